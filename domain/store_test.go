@@ -1,0 +1,53 @@
+package domain
+
+import (
+	"path/filepath"
+	"reflect"
+	"sync"
+	"testing"
+
+	"gorm.io/gorm/schema"
+)
+
+var schemaCache sync.Map
+
+// models are all tables that rows of Go structs live in.
+var models = []any{
+	Site{}, Region{}, Zone{}, Account{}, User{}, Membership{}, Session{}, SignInLink{}, AccessKey{}, Quota{}, FormToken{},
+	VPC{}, VSwitch{}, Address{}, SecurityGroup{}, SecurityRule{}, Attachment{}, AttachmentGroup{}, Offer{}, RouteTable{}, Route{},
+	LoadBalancer{}, LoadBalancerZone{}, Listener{}, ServerGroup{}, Server{}, Service{}, ServiceResource{}, ServiceUser{},
+	Endpoint{}, EndpointGroup{}, EndpointZone{}, Connection{}, AuditEvent{}, engineChange{},
+}
+
+// TestSchemaMatchesModels compares the columns that the migrations made with the
+// fields of the structs, both ways.
+func TestSchemaMatchesModels(t *testing.T) {
+	s, err := Open(t.Context(), Config{Database: filepath.Join(t.TempDir(), "test.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, m := range models {
+		sch, err := schema.Parse(reflect.New(reflect.TypeOf(m)).Interface(), &schemaCache, naming)
+		if err != nil {
+			t.Fatal(err)
+		}
+		columns, err := s.db.Migrator().ColumnTypes(sch.Table)
+		if err != nil {
+			t.Fatalf("%s: %v", sch.Table, err)
+		}
+		have := map[string]bool{}
+		for _, c := range columns {
+			have[c.Name()] = true
+		}
+		for _, f := range sch.Fields {
+			if !have[f.DBName] {
+				t.Errorf("%s.%s: no column %s in the migrations", sch.Name, f.Name, f.DBName)
+			}
+			delete(have, f.DBName)
+		}
+		for c := range have {
+			t.Errorf("table %s: column %s has no field", sch.Table, c)
+		}
+	}
+}

@@ -1,0 +1,271 @@
+// Package proxy is the engine: the process that owns the VPCs, forwards the bytes
+// of endpoints to the load balancers behind them, checks targets and counts.
+//
+// It is told what shall be by [Change]s of one whole [Snapshot] and tells what is
+// by [Observation]s. It knows no database, no account and no console, keeps its
+// last snapshot on disk, and goes on forwarding while whoever told it is away.
+package proxy
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
+	"github.com/openprivatelink/openprivatelink/proxy/vpc"
+)
+
+// Engine is what the control plane sees of the data plane. The engine's own type
+// and the client of its control socket both implement it; the same tests run
+// against both.
+type Engine interface {
+	// Status says who the engine is and what it can do.
+	Status(ctx context.Context) (Status, error)
+	// Apply patches the engine's snapshot and makes the machine follow. It returns
+	// once every listener and gate of the change is in force and the change is on
+	// disk; what could not be made is an Observation, not an error. A Change whose
+	// Base is not the engine's generation is refused with ErrGeneration: send the
+	// whole snapshot, with Base 0.
+	Apply(ctx context.Context, c Change) error
+	// Observe waits until there is something newer than since, or ctx ends, and
+	// returns what changed. since 0 asks for everything at once.
+	Observe(ctx context.Context, since uint64) (Observations, error)
+	// Probe tries to reach a target from inside an attachment.
+	Probe(ctx context.Context, r ProbeRequest) (ProbeResult, error)
+	// Records returns finished and refused flows after cursor, oldest first, at
+	// most limit (0 means 100). A cursor of 0 begins with the oldest that is kept.
+	Records(ctx context.Context, q RecordQuery) (Records, error)
+}
+
+// Status of the engine process.
+type Status struct {
+	Version      string    `json:"version"`
+	PID          int       `json:"pid"`
+	Mode         string    `json:"mode"`   // netns, userns or loopback
+	Reason       string    `json:"reason"` // why a stronger mode was not taken; empty for netns
+	Installation string    `json:"installation"`
+	Generation   uint64    `json:"generation"`
+	Started      time.Time `json:"started"`
+	Flows        int64     `json:"flows"`
+	Listeners    int       `json:"listeners"`
+}
+
+// Snapshot is everything that shall be, as plain data keyed by id.
+type Snapshot struct {
+	Networks      map[string]vpc.Network   `json:"networks,omitempty"`
+	LoadBalancers map[string]LoadBalancer  `json:"loadBalancers,omitempty"`
+	ServerGroups  map[string]ServerGroup   `json:"serverGroups,omitempty"`
+	Groups        map[string]verdict.Group `json:"groups,omitempty"`
+	Endpoints     map[string]Endpoint      `json:"endpoints,omitempty"`
+}
+
+// Change turns the snapshot of generation Base into that of Generation.
+type Change struct {
+	Base       uint64              `json:"base"` // 0: Set is the whole snapshot
+	Generation uint64              `json:"generation"`
+	Set        Snapshot            `json:"set"`
+	Delete     map[string][]string `json:"delete,omitempty"` // ids by the name of the snapshot's field in JSON, e.g. "endpoints"
+}
+
+// LoadBalancer is an NLB.
+type LoadBalancer struct {
+	ID        string     `json:"id"`
+	Network   string     `json:"network"`
+	CrossZone bool       `json:"crossZone"` // servers of every zone, not only of the zone that the flow came in by
+	Zones     []LBZone   `json:"zones"`
+	Listeners []Listener `json:"listeners"`
+}
+
+// LBZone is a load balancer's presence in a zone. Address is where clients of the
+// same VPC reach it and the source that servers see.
+type LBZone struct {
+	Zone    string     `json:"zone"`
+	Address netip.Addr `json:"address"`
+}
+
+// Listener of a load balancer.
+type Listener struct {
+	ID          string           `json:"id"`
+	Protocol    verdict.Protocol `json:"protocol"`
+	Port        uint16           `json:"port"`
+	ServerGroup string           `json:"serverGroup"`
+	IdleTimeout int              `json:"idleTimeout"` // seconds; 0 means 900
+}
+
+// ServerGroup is where a listener sends to.
+type ServerGroup struct {
+	ID      string      `json:"id"`
+	Health  HealthCheck `json:"health"`
+	Servers []Server    `json:"servers,omitempty"`
+}
+
+// Server is one target. Address is inside the load balancer's VPC; for a host
+// service it is an address of the host, dialled from the host's namespace.
+type Server struct {
+	ID      string         `json:"id"`
+	Zone    string         `json:"zone"`
+	Address netip.AddrPort `json:"address"`
+	Host    bool           `json:"host,omitempty"`
+	Weight  int            `json:"weight"` // 0: no new flows
+}
+
+// HealthCheck of a server group, by TCP connect from the load balancer's address.
+type HealthCheck struct {
+	Enabled            bool   `json:"enabled"`
+	Port               uint16 `json:"port"`     // 0: the server's own
+	Interval           int    `json:"interval"` // seconds; 0 means 5
+	Timeout            int    `json:"timeout"`  // seconds; 0 means 5
+	HealthyThreshold   int    `json:"healthyThreshold"`
+	UnhealthyThreshold int    `json:"unhealthyThreshold"`
+}
+
+// Endpoint is a consumer's endpoint with its connection to a service.
+type Endpoint struct {
+	ID      string         `json:"id"`
+	Service string         `json:"service"`
+	Network string         `json:"network"` // the consumer's VPC
+	Carry   bool           `json:"carry"`   // the provider accepted, and the connection's state lets traffic pass
+	Groups  []string       `json:"groups"`  // security groups of its network interfaces
+	Zones   []EndpointZone `json:"zones"`
+	Version int64          `json:"version"` // of the row this was made from; comes back in the observation
+}
+
+// EndpointZone is an endpoint's network interface in one zone, and the load
+// balancer of the same zone that it leads to.
+type EndpointZone struct {
+	Zone         string     `json:"zone"`
+	Address      netip.Addr `json:"address"`
+	Carry        bool       `json:"carry"` // the zone's state lets traffic pass
+	LoadBalancer string     `json:"loadBalancer,omitempty"`
+}
+
+// Observations are facts, newer than what was asked for.
+type Observations struct {
+	Next       uint64               `json:"next"`       // since of the next call
+	Generation uint64               `json:"generation"` // that these facts are about
+	Endpoints  []EndpointObserved   `json:"endpoints,omitempty"`
+	Servers    []ServerObserved     `json:"servers,omitempty"`
+	Attachment []AttachmentObserved `json:"attachments,omitempty"`
+	Networks   []NetworkObserved    `json:"networks,omitempty"`
+	Counters   []Counter            `json:"counters,omitempty"` // only those that moved
+}
+
+// EndpointObserved says how far an endpoint follows the snapshot.
+type EndpointObserved struct {
+	ID      string         `json:"id"`
+	Version int64          `json:"version"` // Endpoint.Version that is in force
+	Zones   []ZoneObserved `json:"zones"`
+}
+
+// ZoneObserved is one zone of it. Carrying means that its listeners accept;
+// a zone that does not carry has no live flow left.
+type ZoneObserved struct {
+	Zone     string `json:"zone"`
+	Carrying bool   `json:"carrying"`
+	Error    string `json:"error,omitempty"` // why a listener that shall be is not
+}
+
+// Health of a server.
+type Health string
+
+// Health is Unknown until the first checks are done, and for groups without checks.
+const (
+	Unknown   Health = "unknown"
+	Healthy   Health = "healthy"
+	Unhealthy Health = "unhealthy"
+)
+
+// ServerObserved is the health of one server of a group.
+type ServerObserved struct {
+	ServerGroup string    `json:"serverGroup"`
+	ID          string    `json:"id"`
+	Health      Health    `json:"health"`
+	Reason      string    `json:"reason,omitempty"` // CONNECT_TIMEOUT, CONNECT_FAILED, as the NLB's API names them
+	Since       time.Time `json:"since"`
+}
+
+// AttachmentObserved says whether an attachment is there.
+type AttachmentObserved struct {
+	ID    string `json:"id"`
+	Up    bool   `json:"up"`
+	Error string `json:"error,omitempty"`
+}
+
+// NetworkObserved says whether a VPC is as it shall be.
+type NetworkObserved struct {
+	ID    string `json:"id"`
+	Up    bool   `json:"up"`
+	Error string `json:"error,omitempty"`
+}
+
+// Counter counts an endpoint zone since the engine started to know it.
+type Counter struct {
+	Endpoint string `json:"endpoint"`
+	Zone     string `json:"zone"`
+	Active   int64  `json:"active"` // live flows
+	Flows    int64  `json:"flows"`  // accepted so far
+	Refused  int64  `json:"refused"`
+	In       int64  `json:"in"`  // bytes, consumer to service
+	Out      int64  `json:"out"` // bytes, service to consumer
+}
+
+// ProbeRequest asks what a workload would see.
+type ProbeRequest struct {
+	Attachment string         `json:"attachment"`
+	Target     netip.AddrPort `json:"target"`
+	Kind       ProbeKind      `json:"kind"`
+	Timeout    time.Duration  `json:"timeout"` // 0 means 5 s
+}
+
+// ProbeKind is what to do once connected.
+type ProbeKind string
+
+// A TCP probe connects and closes; an HTTP probe also asks for "/", by curl inside
+// the attachment where the machine has it, and by the engine's own client otherwise.
+const (
+	ProbeTCP  ProbeKind = "tcp"
+	ProbeHTTP ProbeKind = "http"
+)
+
+// ProbeResult is what was seen.
+type ProbeResult struct {
+	OK      bool          `json:"ok"`
+	Error   string        `json:"error,omitempty"`   // "connection refused", "timed out", "reset"
+	Source  netip.Addr    `json:"source,omitzero"`   // the address the endpoint saw
+	Connect time.Duration `json:"connect"`           // until the connection stood
+	Total   time.Duration `json:"total"`             //
+	Status  int           `json:"status,omitempty"`  // HTTP status
+	Command string        `json:"command,omitempty"` // what was run, to repeat it by hand
+	Output  string        `json:"output,omitempty"`  // what it printed, at most 8 KiB
+}
+
+// RecordQuery selects flow records.
+type RecordQuery struct {
+	After    uint64 `json:"after"`
+	Limit    int    `json:"limit"`
+	Endpoint string `json:"endpoint,omitempty"` // empty: of all
+}
+
+// Records is a page of flow records.
+type Records struct {
+	Next    uint64   `json:"next"`
+	Lost    bool     `json:"lost"` // some after the cursor are no longer kept
+	Records []Record `json:"records,omitempty"`
+}
+
+// Record is one flow that ended or was refused.
+type Record struct {
+	Seq      uint64         `json:"seq"`
+	Endpoint string         `json:"endpoint"`
+	Zone     string         `json:"zone"`
+	Source   netip.AddrPort `json:"source"`
+	Address  netip.AddrPort `json:"address"` // the endpoint's
+	Server   string         `json:"server,omitempty"`
+	Start    time.Time      `json:"start"`
+	End      time.Time      `json:"end"`
+	In       int64          `json:"in"`
+	Out      int64          `json:"out"`
+	Action   string         `json:"action"` // ACCEPT or REJECT
+	Reason   string         `json:"reason"` // closed, reset, idle, revoked, sg, gate, no_server, connect
+	Verdict  verdict.Trace  `json:"verdict"`
+}
