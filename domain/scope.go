@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 )
 
 // Role of a user in an account.
@@ -101,7 +102,7 @@ func (s *Scope) may(p Permission) error {
 		return fail(Denied, "no_permission", "Your role in %s, %s, does not have the permission %s. An owner of the account can grant it.", s.account.Name, s.role, p)
 	}
 	if p.writes() && s.account.State != AccountActive {
-		return fail(Denied, "account_suspended", "The account %s is suspended: nothing can be changed until an operator resumes it.", s.account.Name)
+		return suspended(s.account)
 	}
 	return nil
 }
@@ -111,15 +112,38 @@ func (s *Scope) read(ctx context.Context, p Permission) (*gorm.DB, error) {
 	if err := s.may(p); err != nil {
 		return nil, err
 	}
-	return s.store.db.WithContext(ctx), nil
+	return s.store.handle(ctx), nil
 }
 
-// write runs f in a transaction, if the role allows it.
+// write runs f in a transaction, if the role allows it. Writes of one account
+// happen one after the other, on PostgreSQL as on SQLite: what f reads of its own
+// account stays so until the commit.
 func (s *Scope) write(ctx context.Context, p Permission, f func(*tx) error) error {
 	if err := s.may(p); err != nil {
 		return err
 	}
-	return s.store.inTx(ctx, s.by, s.account.ID, f)
+	return s.store.inTx(ctx, s.by, s.account.ID, func(t *tx) error {
+		account, err := t.lock(s.account.ID)
+		if err != nil {
+			return err
+		}
+		if account.State != AccountActive { // since this scope was made
+			return suspended(account)
+		}
+		return f(t)
+	})
+}
+
+// lock makes every other writer of the account wait until the transaction ends.
+func (t *tx) lock(account string) (Account, error) {
+	var a Account
+	// SQLite has one writer at a time and leaves the clause out.
+	err := first(t.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}), KindAccount, &a, "id = ?", account)
+	return a, err
+}
+
+func suspended(a Account) error {
+	return fail(Denied, "account_suspended", "The account %s is suspended: nothing can be changed until an operator resumes it.", a.Name)
 }
 
 // Operator runs the installation: places, accounts, users and offers of host

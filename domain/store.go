@@ -2,9 +2,6 @@ package domain
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -154,6 +151,7 @@ type tx struct {
 	account string // whose audit chain entries go to
 	changes []Change
 	dirty   []dirtyRow
+	entries []AuditEvent // chained at the end
 }
 
 type dirtyRow struct{ kind, id string }
@@ -184,17 +182,48 @@ func (t *tx) stale(kind string, ids ...string) {
 	}
 }
 
+// txKey finds the transaction that a context is in: see [Scope.Once].
+type txKey struct{ store *Store }
+
+// handle returns what to read with: the transaction that ctx is in, if it is in
+// one, so that it sees what it wrote.
+func (s *Store) handle(ctx context.Context) *gorm.DB {
+	if t, ok := ctx.Value(txKey{s}).(*tx); ok {
+		return t.DB
+	}
+	return s.db.WithContext(ctx)
+}
+
+// txAttempts is how often a transaction is run that lost against another one.
+const txAttempts = 3
+
 // inTx runs f in one transaction and, once it is committed, tells those who wait
-// for changes. f may be run again after a serialization failure.
+// for changes. f may be run again, if the database gave it up in favour of another
+// transaction. Where ctx is in a transaction of the account already, f joins it.
 func (s *Store) inTx(ctx context.Context, by Actor, account string, f func(*tx) error) error {
-	var t *tx
-	err := s.db.WithContext(ctx).Transaction(func(db *gorm.DB) error {
-		t = &tx{DB: db, now: s.now(), by: by, account: account}
-		if err := f(t); err != nil {
-			return err
+	if t, ok := ctx.Value(txKey{s}).(*tx); ok {
+		if t.account != account {
+			return fmt.Errorf("join transaction of %s: it is of %s", account, t.account)
 		}
-		return t.flushStale()
-	})
+		return f(t)
+	}
+	var t *tx
+	var err error
+	for range txAttempts {
+		err = s.db.WithContext(ctx).Transaction(func(db *gorm.DB) error {
+			t = &tx{DB: db, now: s.now(), by: by, account: account}
+			if err := f(t); err != nil {
+				return err
+			}
+			if err := t.flushAudit(); err != nil {
+				return err
+			}
+			return t.flushStale()
+		})
+		if !gaveUp(err) {
+			break
+		}
+	}
 	if err != nil {
 		if errors.Is(err, gorm.ErrDuplicatedKey) && KindOf(err) == Internal {
 			return &Error{Kind: Conflict, Reason: "already_exists", Message: "Something with this name or address exists already.", Err: err}
@@ -206,6 +235,19 @@ func (s *Store) inTx(ctx context.Context, by Actor, account string, f func(*tx) 
 	}
 	s.publish(t.changes)
 	return nil
+}
+
+// sqlState is how PostgreSQL's driver tells what happened.
+type sqlState interface {
+	error
+	SQLState() string
+}
+
+// gaveUp reports whether the database ended a transaction because of another one:
+// a deadlock or a serialization failure.
+func gaveUp(err error) bool {
+	e, ok := errors.AsType[sqlState](err)
+	return ok && (e.SQLState() == "40001" || e.SQLState() == "40P01")
 }
 
 // flushStale numbers what the engine has to look at again. The one row of
@@ -261,101 +303,4 @@ func guarded(res *gorm.DB, kind string) error {
 		return changedMeanwhile(kind)
 	}
 	return nil
-}
-
-// AuditEvent is one write or one change of the data plane's state. Entries of an
-// account form a chain: Hash covers the entry and the hash before it.
-type AuditEvent struct {
-	AccountID    string `gorm:"primaryKey"`
-	Seq          int64  `gorm:"primaryKey;autoIncrement:false"`
-	Time         time.Time
-	ActorKind    string // user, operator, system, engine
-	ActorID      string
-	ActorName    string
-	Channel      string // console, api, cli, system
-	SourceIP     string
-	RequestID    string
-	Action       string // verb and object, e.g. "AcceptConnection"
-	ResourceKind string
-	ResourceID   string
-	ResourceName string
-	Before       string // JSON of the fields that changed, or ""
-	After        string
-	PrevHash     string
-	Hash         string
-}
-
-func (e *AuditEvent) sum() string {
-	h := sha256.New()
-	for _, s := range []string{
-		e.PrevHash, e.AccountID, fmt.Sprint(e.Seq), e.Time.UTC().Format(time.RFC3339Nano), e.ActorKind, e.ActorID, e.ActorName,
-		e.Channel, e.SourceIP, e.RequestID, e.Action, e.ResourceKind, e.ResourceID, e.ResourceName, e.Before, e.After,
-	} {
-		fmt.Fprintf(h, "%d:%s", len(s), s)
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// audit appends an entry to the transaction's account. before and after are the
-// fields that changed, as maps or structs; nil for none. No secret goes in here.
-func (t *tx) audit(action, kind, id, name string, before, after any) error {
-	return t.auditIn(t.account, action, kind, id, name, before, after)
-}
-
-// auditIn is audit for another account that is concerned too, e.g. the consumer of
-// a connection that its provider decides about. The other account is not told who
-// acted, only that the other side did.
-func (t *tx) auditIn(account, action, kind, id, name string, before, after any) error {
-	e := AuditEvent{
-		AccountID: account, Time: t.now, ActorKind: t.by.Kind, ActorID: t.by.ID, ActorName: t.by.Name, Channel: t.by.Channel,
-		SourceIP: t.by.Address, RequestID: t.by.RequestID, Action: action, ResourceKind: kind, ResourceID: id, ResourceName: name,
-	}
-	if account != t.account && t.by.Kind == ActorUser {
-		e.ActorKind, e.ActorID, e.ActorName, e.SourceIP, e.RequestID = ActorPeer, t.account, "", "", ""
-	}
-	var err error
-	if e.Before, err = auditJSON(before); err != nil {
-		return err
-	}
-	if e.After, err = auditJSON(after); err != nil {
-		return err
-	}
-	// The head is locked first, so two writers of one account chain one after the other.
-	res := t.Exec("UPDATE audit_heads SET seq = seq + 1 WHERE account_id = ?", account)
-	if res.Error != nil {
-		return fmt.Errorf("lock audit chain: %w", res.Error)
-	}
-	if res.RowsAffected == 0 {
-		if err := t.Exec("INSERT INTO audit_heads (account_id, seq, hash) VALUES (?, 1, '')", account).Error; err != nil {
-			return fmt.Errorf("begin audit chain: %w", err)
-		}
-	}
-	var head struct {
-		Seq  int64
-		Hash string
-	}
-	if err := t.Raw("SELECT seq, hash FROM audit_heads WHERE account_id = ?", account).Scan(&head).Error; err != nil {
-		return fmt.Errorf("read audit chain: %w", err)
-	}
-	e.Seq, e.PrevHash = head.Seq, head.Hash
-	e.Hash = e.sum()
-	if err := t.Create(&e).Error; err != nil {
-		return fmt.Errorf("write audit entry: %w", err)
-	}
-	if err := t.Exec("UPDATE audit_heads SET hash = ? WHERE account_id = ?", e.Hash, account).Error; err != nil {
-		return fmt.Errorf("close audit chain: %w", err)
-	}
-	t.touched(account, KindAudit, fmt.Sprint(e.Seq))
-	return nil
-}
-
-func auditJSON(v any) (string, error) {
-	if v == nil {
-		return "", nil
-	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return "", fmt.Errorf("encode audit entry: %w", err)
-	}
-	return string(b), nil
 }

@@ -8,6 +8,9 @@ CREATE TABLE sites (
   PRIMARY KEY (id)
 );
 
+-- Every account belongs to a site, and one is enough for most installations.
+INSERT INTO sites (id, name) VALUES ('default', 'Default');
+
 CREATE TABLE regions (
   id text NOT NULL DEFAULT '',
   name text NOT NULL DEFAULT '',
@@ -254,17 +257,6 @@ CREATE TABLE load_balancer_zones (
   PRIMARY KEY (load_balancer_id, zone_id)
 );
 
-CREATE TABLE listeners (
-  id text NOT NULL DEFAULT '',
-  account_id text NOT NULL DEFAULT '',
-  load_balancer_id text NOT NULL REFERENCES load_balancers (id),
-  protocol text NOT NULL DEFAULT '',
-  port bigint NOT NULL DEFAULT 0,
-  server_group_id text NOT NULL REFERENCES server_groups (id),
-  idle_timeout bigint NOT NULL DEFAULT 0,
-  PRIMARY KEY (id)
-);
-
 CREATE TABLE server_groups (
   id text NOT NULL DEFAULT '',
   account_id text NOT NULL DEFAULT '',
@@ -280,6 +272,17 @@ CREATE TABLE server_groups (
   demo boolean NOT NULL DEFAULT false,
   version bigint NOT NULL DEFAULT 0,
   created_at timestamp NOT NULL,
+  PRIMARY KEY (id)
+);
+
+CREATE TABLE listeners (
+  id text NOT NULL DEFAULT '',
+  account_id text NOT NULL DEFAULT '',
+  load_balancer_id text NOT NULL REFERENCES load_balancers (id),
+  protocol text NOT NULL DEFAULT '',
+  port bigint NOT NULL DEFAULT 0,
+  server_group_id text NOT NULL REFERENCES server_groups (id),
+  idle_timeout bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (id)
 );
 
@@ -456,6 +459,8 @@ CREATE INDEX memberships_account ON memberships (account_id, user_id);
 CREATE UNIQUE INDEX sessions_token ON sessions (token_hash);
 CREATE INDEX sessions_user ON sessions (user_id, id);
 CREATE INDEX sessions_expiry ON sessions (expires_at);
+CREATE INDEX sign_in_links_user ON sign_in_links (user_id);
+CREATE INDEX sign_in_links_expiry ON sign_in_links (expires_at);
 CREATE INDEX access_keys_account ON access_keys (account_id, id);
 CREATE INDEX access_keys_user ON access_keys (user_id, id);
 CREATE INDEX form_tokens_age ON form_tokens (created_at);
@@ -503,3 +508,5 @@ CREATE INDEX connections_consumer ON connections (consumer_id, endpoint_id);
 CREATE INDEX connections_end ON connections (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX connections_moving ON connections (status) WHERE status IN ('Connecting', 'Pending', 'Disconnecting', 'Deleting');
 CREATE INDEX audit_events_resource ON audit_events (account_id, resource_id, seq);
+CREATE INDEX audit_events_actor ON audit_events (account_id, actor_id, seq);
+CREATE INDEX audit_events_action ON audit_events (account_id, action, seq);
