@@ -28,6 +28,7 @@ type Control struct {
 	Values   []string
 	Options  []Option
 	Optional bool // says so beside the label
+	Bare     bool // the label is read out, not shown: in a table of fields
 	Disabled bool
 
 	Type         string // of an input; "" is text
