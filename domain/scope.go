@@ -146,20 +146,6 @@ func suspended(a Account) error {
 	return fail(Denied, "account_suspended", "The account %s is suspended: nothing can be changed until an operator resumes it.", a.Name)
 }
 
-// Operator runs the installation: places, accounts, users and offers of host
-// objects. It reaches no tenant's resources.
-type Operator struct {
-	store *Store
-	by    Actor
-}
-
-func (o *Operator) write(ctx context.Context, f func(*tx) error) error {
-	return o.store.inTx(ctx, o.by, installationChain, f)
-}
-
-// installationChain is the audit chain of what operators do.
-const installationChain = "installation"
-
 // System is the product acting by itself: the reconciler's reports, expiries.
 type System struct{ store *Store }
 
