@@ -89,6 +89,7 @@ func (s *Store) frozen(ctx context.Context, f func(*gorm.DB) error) error {
 	}
 	// A transaction of the pool would take SQLite's write lock (_txlock=immediate).
 	return db.Connection(func(c *gorm.DB) (err error) {
+		c = c.Session(&gorm.Session{}) // else each statement would be added to the one before
 		if err := c.Exec("BEGIN").Error; err != nil {
 			return err
 		}
