@@ -1,0 +1,84 @@
+// Package console is the web console: pages and the parts of pages that htmx
+// asks for. A handler parses, calls one operation of its scope and renders; it
+// holds no rules.
+//
+// Everything works without script. The same address answers a browser with the
+// page and htmx with the part of it that changes; what others change arrives by
+// the event stream, rendered for the eyes of whoever reads it.
+package console
+
+import (
+	"log/slog"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/openprivatelink/openprivatelink/domain"
+	"github.com/openprivatelink/openprivatelink/web/ui"
+)
+
+// Sessions is who is signed in to the browser that asks.
+type Sessions interface {
+	// Identities returns everybody signed in, the latest first; nobody is no error.
+	Identities(c echo.Context) ([]*domain.Identity, error)
+	// SignIn adds a user. Denied if name or password is wrong, Limit after too
+	// many attempts.
+	SignIn(c echo.Context, name, password string) (*domain.Identity, error)
+	// SignInByLink adds the user of a sign-in link. Denied if it was used or is
+	// too old.
+	SignInByLink(c echo.Context, token string) (*domain.Identity, error)
+	// SignOut ends the session with this handle. NotFound if it is not one of
+	// this browser's.
+	SignOut(c echo.Context, handle string) error
+}
+
+// Config is what a console is made of. Sessions is required.
+type Config struct {
+	Sessions Sessions
+	Log      *slog.Logger                 // nil: slog.Default
+	Version  string                       // of the program
+	Notice   string                       // for every page, such as the loopback mode's
+	Side     func(domain.Account) ui.Side // colours the demo's accounts; nil: none
+}
+
+// Console is the pages and their event stream.
+type Console struct {
+	Config
+	hub       *Hub
+	flashes   flashes
+	views     map[string]liveView // by kind of object
+	resources map[string]probe    // by the first part of the path
+}
+
+// New returns a console; [Console.Register] puts it on a server.
+func New(c Config) *Console {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return &Console{Config: c, hub: NewHub(), views: map[string]liveView{}, resources: map[string]probe{}}
+}
+
+// areas are the pages, each registered in the file that has its handlers.
+var areas = []func(*Console, router){}
+
+// Public are the routes that need no session; every other route of the console
+// answers a stranger with the way to the sign-in page.
+var Public = []string{"GET /sign-in", "POST /sign-in", "GET /welcome", "POST /theme"}
+
+// Register adds the routes to e.
+func (k *Console) Register(e *echo.Echo) {
+	e.GET("/", k.home)
+	e.GET("/sign-in", k.signInPage)
+	e.POST("/sign-in", k.signIn)
+	e.GET("/welcome", k.welcome)
+	e.POST("/sign-out/:session", k.signOut)
+	e.POST("/theme", k.theme)
+	e.GET("/events", k.events)
+
+	r := router{k: k, account: e.Group("/a/:account"), admin: e.Group("/admin")}
+	for _, area := range areas {
+		area(k, r)
+	}
+	for noun := range k.resources {
+		e.GET("/"+noun+"/:id", k.elsewhere)
+	}
+}
