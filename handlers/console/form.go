@@ -1,8 +1,12 @@
 package console
 
 import (
+	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/url"
 	"strconv"
 	"strings"
@@ -110,8 +114,16 @@ func (f *form) version() int64 {
 	return n
 }
 
-// token is that of this rendering of the form, or "".
-func (f *form) token() string { return f.values.Get("token") }
+// once makes something for this rendering of the form: when it was sent before,
+// nothing is made, and the id of what was made then is returned. action names the
+// operation ("CreateService"); add does nothing slow, and reads only by its context.
+func (f *form) once(c echo.Context, s *domain.Scope, action string, add func(context.Context) (id string, err error)) (id string, err error) {
+	content := maps.Clone(f.values)
+	delete(content, "token")
+	sum := sha256.Sum256([]byte(content.Encode()))
+	id, _, err = s.Once(c.Request().Context(), f.values.Get("token"), action, hex.EncodeToString(sum[:]), add)
+	return id, err
+}
 
 // wrong notes what is wrong with a field; the first fault of each is shown.
 func (f *form) wrong(name, message string, args ...any) {
