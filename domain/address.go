@@ -110,6 +110,7 @@ func take(t *tx, vpcID, vswitchID, wanted, ownerKind, ownerID string) (string, e
 		return "", fmt.Errorf("take address: %w", err)
 	}
 	t.stale(KindVPC, vpcID)
+	t.touched(t.account, KindVPC, vpcID)
 	return row.Address, nil
 }
 
@@ -119,6 +120,7 @@ func release(t *tx, vpcID, ownerID string, addresses ...string) error {
 		return fmt.Errorf("release addresses: %w", err)
 	}
 	t.stale(KindVPC, vpcID)
+	t.touched(t.account, KindVPC, vpcID)
 	return nil
 }
 

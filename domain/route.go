@@ -136,7 +136,7 @@ func (s *Scope) RouteTable(ctx context.Context, id string) (*RouteTableDetail, e
 // change. It changes nothing.
 //
 // Errors: NotFound, also for the fields routes.N.next_hop_id; Invalid with the
-// fields at fault, e.g. routes.0.destination; Limit.
+// fields at fault, e.g. routes.0.destination.
 func (s *Scope) PlanRoutes(ctx context.Context, id string, draft []RouteInput) (*RouteDiff, error) {
 	db, err := s.read(ctx, ReadNetwork)
 	if err != nil {
@@ -156,8 +156,8 @@ func (s *Scope) PlanRoutes(ctx context.Context, id string, draft []RouteInput) (
 // ReplaceRoutes replaces the custom routes of a table by a draft. version is what
 // the draft was made from, or 0.
 //
-// Errors: as of [Scope.PlanRoutes]; Conflict if the table changed since the draft
-// was begun.
+// Errors: as of [Scope.PlanRoutes]; Limit; Conflict if the table changed since the
+// draft was begun.
 func (s *Scope) ReplaceRoutes(ctx context.Context, id string, draft []RouteInput, version int64) (*RouteDiff, error) {
 	var diff *RouteDiff
 	err := s.write(ctx, WriteNetwork, func(t *tx) error {
