@@ -104,6 +104,9 @@ func (k *Console) welcome(c echo.Context) error {
 }
 
 func (k *Console) signOut(c echo.Context) error {
+	if _, err := k.signedIn(c); err != nil {
+		return err
+	}
 	handle := c.Param("session")
 	if err := k.Sessions.SignOut(c, handle); err != nil {
 		return err

@@ -41,7 +41,9 @@ func (a *attempts) begin(by []tried) (wait time.Duration) {
 	defer a.mu.Unlock()
 	now := a.now()
 	for _, t := range by {
-		wait = max(wait, a.full[t.key].Sub(now)-time.Duration(t.limit-1)*attemptEvery)
+		if at, ok := a.full[t.key]; ok {
+			wait = max(wait, at.Sub(now)-time.Duration(t.limit-1)*attemptEvery)
+		}
 	}
 	if wait > 0 {
 		return wait
