@@ -170,7 +170,7 @@ func auditPage(db *gorm.DB, account string, q AuditQuery) (Page[AuditEvent], err
 		list = list.Where("actor_id IN ?", append(ids, q.Actor))
 	}
 	if text := strings.TrimSpace(q.Text); text != "" {
-		list = list.Where(`(resource_id = ? OR resource_name LIKE ? ESCAPE '\')`, text, like(text))
+		list = list.Where(`(resource_id = ? OR lower(resource_name) LIKE ? ESCAPE '\')`, text, like(strings.ToLower(text)))
 	}
 	return paginate(list, q.Query, order{columns: []string{"seq"}, desc: true}, func(e AuditEvent) []any { return []any{e.Seq} })
 }

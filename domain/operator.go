@@ -346,7 +346,7 @@ func (o *Operator) SignInLink(ctx context.Context, user string) (token string, e
 	return token, err
 }
 
-// maxLinks that wait to be used, of one user.
+// maxLinks of one user that wait to be used; the oldest give way.
 const maxLinks = 10
 
 func (t *tx) signInLink(u User) (string, error) {
@@ -358,10 +358,11 @@ func (t *tx) signInLink(u User) (string, error) {
 	if err := t.Create(&row).Error; err != nil {
 		return "", fmt.Errorf("create sign-in link: %w", err)
 	}
-	err := t.Exec(`DELETE FROM sign_in_links WHERE user_id = ? AND token_hash NOT IN
-		(SELECT token_hash FROM sign_in_links WHERE user_id = ? ORDER BY expires_at DESC, token_hash LIMIT ?)`, u.ID, u.ID, maxLinks).Error
+	err := t.Exec(`DELETE FROM sign_in_links WHERE user_id = ? AND token_hash <> ? AND (used_at IS NOT NULL OR token_hash NOT IN
+		(SELECT token_hash FROM sign_in_links WHERE user_id = ? AND used_at IS NULL ORDER BY expires_at DESC, token_hash LIMIT ?))`,
+		u.ID, row.TokenHash, u.ID, maxLinks).Error
 	if err != nil {
-		return "", fmt.Errorf("delete oldest sign-in links: %w", err)
+		return "", fmt.Errorf("delete old sign-in links: %w", err)
 	}
 	return token, t.audit("CreateSignInLink", KindUser, u.ID, u.Name, nil, nil)
 }

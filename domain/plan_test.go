@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/domain/domaintest"
 )
 
@@ -26,7 +27,7 @@ func TestNothingScans(t *testing.T) {
 			t.Skip("writes")
 		}
 		var statements []string
-		s := f.Provider.Traced(func(sql string) { statements = append(statements, sql) })
+		s := domain.Traced(f.Provider, func(sql string) { statements = append(statements, sql) })
 		if _, err := tr.call(t.Context(), s, f); err != nil && tr.rows != nil {
 			t.Fatal(err)
 		}

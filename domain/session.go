@@ -111,8 +111,8 @@ func (t *tx) beginSession(u User, m SignInMeta, action string) (token string, er
 	if err := t.Create(&row).Error; err != nil {
 		return "", fmt.Errorf("begin session: %w", err)
 	}
-	err = t.Exec(`DELETE FROM sessions WHERE user_id = ? AND id NOT IN
-		(SELECT id FROM sessions WHERE user_id = ? ORDER BY seen_at DESC, created_at DESC, id LIMIT ?)`, u.ID, u.ID, maxSessions).Error
+	err = t.Exec(`DELETE FROM sessions WHERE user_id = ? AND id <> ? AND id NOT IN
+		(SELECT id FROM sessions WHERE user_id = ? AND id <> ? ORDER BY seen_at DESC, id LIMIT ?)`, u.ID, row.ID, u.ID, row.ID, maxSessions-1).Error
 	if err != nil {
 		return "", fmt.Errorf("end oldest sessions: %w", err)
 	}
