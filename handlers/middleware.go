@@ -116,10 +116,23 @@ func recovered(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// limited bounds the body before anything reads it.
-func limited(next echo.HandlerFunc) echo.HandlerFunc {
+// What a request may take, before anything looks at it. (The event stream sets
+// its own times.)
+const (
+	maxBody  = 1 << 20 // bytes
+	readTime = 30 * time.Second
+	sendTime = 60 * time.Second
+)
+
+// bounded limits the body, and the time to send it and to take the answer.
+func bounded(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
+		rc := http.NewResponseController(c.Response())
+		now := time.Now()
+		// A connection without deadlines is one of a test.
+		_ = rc.SetReadDeadline(now.Add(readTime))
+		_ = rc.SetWriteDeadline(now.Add(sendTime))
 		if r.ContentLength > maxBody {
 			c.Response().Header().Set("Connection", "close") // instead of reading it all
 			return echo.NewHTTPError(http.StatusRequestEntityTooLarge, "A request has at most 1 MiB.")

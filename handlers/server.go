@@ -4,100 +4,113 @@ package handlers
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/handlers/console"
+	"github.com/openprivatelink/openprivatelink/handlers/session"
 	"github.com/openprivatelink/openprivatelink/static"
 )
 
-// Limits of a connection. Nobody holds one by sending or taking slowly; the event
-// stream sets its own.
-const (
-	headerTimeout = 10 * time.Second
-	readTimeout   = 30 * time.Second
-	writeTimeout  = 60 * time.Second
-	idleTimeout   = 2 * time.Minute
-	maxHeader     = 64 << 10 // bytes
-	maxBody       = 1 << 20  // bytes; of any request, before anything looks at it
-)
-
-// Config is what the server is made of. Console and Metrics are required.
+// Config is what the server is made of. Store, Metrics and SessionKeys are
+// required.
 type Config struct {
-	Console *console.Console
-	API     http.Handler // at / for what is not a page: POST, or GET with an Action; nil: none
+	Store   *domain.Store
 	Metrics *prometheus.Registry
-	Ready   func(context.Context) error // nil: always
+	API     http.Handler // at / for what is not a page: POST, or GET with an Action; nil: none
 
-	PublicURL *url.URL       // how browsers reach the console; nil: as they say
-	Trusted   []netip.Prefix // proxies whose X-Forwarded-For and -Proto are believed
+	SessionKeys    func() ([]byte, error) // signs the cookies: 32 bytes or more
+	PublicURL      *url.URL               // how browsers reach the console; nil: as they say
+	TrustedProxies []netip.Prefix         // whose X-Forwarded-For and -Proto are believed
+
+	NetworkMode   string // of the engine: in "loopback", every page says what that means
+	NetworkReason string // why it is that one
+	Version       string // of the program
 
 	Log *slog.Logger // nil: slog.Default
 }
 
-// New returns the handler of every request.
-func New(c Config) http.Handler {
+// Server answers every request; [Server.Run] keeps its pages live.
+type Server struct {
+	echo    *echo.Echo
+	console *console.Console
+	store   *domain.Store
+}
+
+// New returns a server. It begins nothing.
+func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	e := echo.New()
-	e.IPExtractor = clientIP(c.Trusted)
-	e.HTTPErrorHandler = c.Console.Fail
+	key, err := c.SessionKeys()
+	if err != nil {
+		return nil, fmt.Errorf("session key: %w", err)
+	}
+	if len(key) < 32 {
+		return nil, errors.New("session key: shorter than 32 bytes")
+	}
+	s := &Server{echo: echo.New(), store: c.Store}
+	s.console = console.New(console.Config{
+		Sessions: session.New(c.Store, key, secure(c.PublicURL)),
+		Log:      c.Log,
+		Version:  c.Version,
+		Network:  console.Network{Mode: c.NetworkMode, Reason: c.NetworkReason},
+	})
+	e := s.echo
+	e.IPExtractor = clientIP(c.TrustedProxies)
+	e.HTTPErrorHandler = s.console.Fail
 	e.Use(
 		requestID,
 		securityHeaders(c.PublicURL),
 		measured(c.Metrics),
 		logged(c.Log),
 		recovered,
-		limited,
-		forwarded(c.Trusted),
+		bounded,
+		forwarded(c.TrustedProxies),
 		sameOrigin(c.PublicURL),
 		withAssets,
 	)
 	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
-	e.GET("/readyz", ready(c.Ready))
+	e.GET("/readyz", s.ready)
 	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{})))
 	e.GET(static.Prefix+"*", echo.WrapHandler(http.HandlerFunc(static.Serve)))
-	c.Console.Register(e)
+	s.console.Register(e)
 	if c.API != nil {
 		e.POST("/", echo.WrapHandler(c.API))
-		e.Pre(apiByGet(c.API))
+		e.Use(apiByGet(c.API))
 	}
-	return e
+	return s, nil
 }
 
-// Public are the routes that need no session. The API has its own signatures.
+// Public are the routes that need no session. The API, at /, has signatures.
 var Public = append([]string{"GET /healthz", "GET /readyz", "GET /metrics", "GET " + static.Prefix + "*", "POST /"}, console.Public...)
 
-// Server returns a server for h with the limits of a connection set.
-func Server(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// Run keeps the pages live until ctx ends, and then ends their event streams, so
+// that an HTTP server can shut down.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.console.Close()
+	feed, stop := s.store.Changes()
+	defer stop()
+	return s.console.Follow(ctx, feed)
 }
 
-func ready(check func(context.Context) error) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		if check != nil {
-			if err := check(c.Request().Context()); err != nil {
-				return echo.NewHTTPError(http.StatusServiceUnavailable, "The store does not answer.").SetInternal(err)
-			}
-		}
-		return c.String(http.StatusOK, "ready\n")
+func (s *Server) ready(c echo.Context) error {
+	if err := s.store.Ready(c.Request().Context()); err != nil {
+		return echo.NewHTTPError(http.StatusServiceUnavailable, "The store does not answer.").SetInternal(err)
 	}
+	return c.String(http.StatusOK, "ready\n")
 }
 
 // apiByGet sends GET /?Action=… to the API, which shares its address with the

@@ -2,9 +2,7 @@ package handlers_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,8 +22,6 @@ import (
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/domain/domaintest"
 	"github.com/openprivatelink/openprivatelink/handlers"
-	"github.com/openprivatelink/openprivatelink/handlers/console"
-	"github.com/openprivatelink/openprivatelink/handlers/session"
 )
 
 // app is a server on a loopback port over a world.
@@ -41,16 +37,19 @@ func start(t *testing.T, change ...func(*handlers.Config)) *app {
 	a := &app{World: domaintest.New(t), log: &bytes.Buffer{}}
 	log := slog.New(slog.NewTextHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	conf := handlers.Config{
-		Console: console.New(console.Config{Sessions: session.New(a.Store, bytes.Repeat([]byte("k"), 32), false), Log: log}),
-		Metrics: prometheus.NewRegistry(),
-		Ready:   a.Store.Ready,
-		Log:     log,
+		Store:       a.Store,
+		SessionKeys: func() ([]byte, error) { return bytes.Repeat([]byte("k"), 32), nil },
+		Metrics:     prometheus.NewRegistry(),
+		Log:         log,
 	}
 	for _, c := range change {
 		c(&conf)
 	}
-	h := handlers.New(conf)
-	a.handler = h.(*echo.Echo)
+	h, err := handlers.New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.handler = h.Echo()
 	a.Server = httptest.NewServer(h)
 	t.Cleanup(a.Close)
 	return a
@@ -253,7 +252,7 @@ func TestOnlyTrustedProxiesSpeakForOthers(t *testing.T) {
 		t.Run("trusted "+tt.trusted, func(t *testing.T) {
 			a := start(t, func(c *handlers.Config) {
 				if tt.trusted != "" {
-					c.Trusted = []netip.Prefix{netip.MustParsePrefix(tt.trusted)}
+					c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(tt.trusted)}
 				}
 			})
 			a.do(t, a.browser(t), "GET", "/healthz", nil, "X-Forwarded-For", "198.51.100.1, 203.0.113.9")
@@ -274,21 +273,23 @@ func TestSecretsStayOutOfTheLog(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	var broken error
-	a := start(t, func(c *handlers.Config) {
-		c.Ready = func(context.Context) error { return broken }
-	})
+	a := start(t)
 	b := a.browser(t)
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if res := a.do(t, b, "GET", path, nil); res.StatusCode != http.StatusOK {
 			t.Errorf("%s: got %d, want 200", path, res.StatusCode)
 		}
 	}
-	broken = errors.New("no database")
+	if err := a.Store.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if res := a.do(t, b, "GET", "/readyz", nil); res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("/readyz without a store: got %d, want 503", res.StatusCode)
 	}
-	if res := a.do(t, b, "GET", "/metrics", nil); !strings.Contains(res.body, `openprivatelink_http_request_seconds_count{code="200",method="GET",route="/healthz"} 1`) {
+	if res := a.do(t, b, "GET", "/healthz", nil); res.StatusCode != http.StatusOK {
+		t.Errorf("/healthz without a store: got %d, want 200", res.StatusCode)
+	}
+	if res := a.do(t, b, "GET", "/metrics", nil); !strings.Contains(res.body, `openprivatelink_http_request_seconds_count{code="200",method="GET",route="/healthz"} 2`) {
 		t.Errorf("/metrics does not count requests by route:\n%s", res.body)
 	}
 }

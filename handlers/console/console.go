@@ -36,8 +36,24 @@ type Config struct {
 	Sessions Sessions
 	Log      *slog.Logger                 // nil: slog.Default
 	Version  string                       // of the program
-	Notice   string                       // for every page, such as the loopback mode's
+	Network  Network
 	Side     func(domain.Account) ui.Side // colours the demo's accounts; nil: none
+}
+
+// Network is how the engine makes VPCs: "netns", "userns" or "loopback"; and why
+// in this way.
+type Network struct{ Mode, Reason string }
+
+// notice is what every page says about n, or "".
+func (n Network) notice() string {
+	if n.Mode != "loopback" {
+		return ""
+	}
+	s := "Loopback mode: the addresses of VPCs are addresses of this machine, and nothing keeps VPCs apart."
+	if n.Reason != "" {
+		s += " (" + n.Reason + ")"
+	}
+	return s
 }
 
 // Console is the pages and their event stream.
@@ -63,6 +79,9 @@ var areas = []func(*Console, router){}
 // Public are the routes that need no session; every other route of the console
 // answers a stranger with the way to the sign-in page.
 var Public = []string{"GET /sign-in", "POST /sign-in", "GET /welcome", "POST /theme"}
+
+// Close ends every event stream.
+func (k *Console) Close() { k.hub.close() }
 
 // Register adds the routes to e.
 func (k *Console) Register(e *echo.Echo) {

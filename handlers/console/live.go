@@ -154,6 +154,17 @@ func (h *Hub) end(handle string) {
 	}
 }
 
+// close ends every stream.
+func (h *Hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, streams := range h.streams {
+		for s := range streams {
+			s.end()
+		}
+	}
+}
+
 // ---- the stream
 
 // events is GET /events?account=…&account=…&last=…: the changes of the accounts
@@ -179,17 +190,15 @@ func (k *Console) events(c echo.Context) error {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
 	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{}) // nothing more is read; whether the browser is gone is seen in writing
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	if _, err := io.WriteString(w, "retry: 500\n\n"); err != nil {
-		return nil //nolint:nilerr // the browser is gone
-	}
+	var out bytes.Buffer
+	out.WriteString("retry: 500\n\n")
 	for {
 		events, last, more, ok := k.hub.since(cursor)
-		// A reader that takes nothing for so long is gone. (It replaces the server's limit for a whole answer.)
-		_ = rc.SetWriteDeadline(time.Now().Add(2 * heartbeat))
 		if !ok {
-			fmt.Fprintf(w, "id: %s\nevent: reset\ndata: -\n\n", last)
+			fmt.Fprintf(&out, "id: %s\nevent: reset\ndata: -\n\n", last)
 		}
 		for _, e := range events {
 			s := readers[e.account]
@@ -199,12 +208,17 @@ func (k *Console) events(c echo.Context) error {
 			html, err := e.render(ctx, s)
 			if err != nil {
 				k.Log.ErrorContext(ctx, "render event", "account", e.account, "err", err)
-				html = "" // the id goes on; the page is right again when it is next fetched
+				continue // the page is right again when it is next fetched
 			}
-			k.hub.write(w, e, html)
+			k.hub.write(&out, e, html)
 		}
 		cursor = last
-		if err := rc.Flush(); err != nil {
+		_ = rc.SetWriteDeadline(time.Now().Add(2 * heartbeat)) // who takes nothing for so long is gone
+		_, err := out.WriteTo(w)
+		if err == nil {
+			err = rc.Flush()
+		}
+		if err != nil {
 			return nil //nolint:nilerr // the browser is gone
 		}
 		select {
@@ -215,9 +229,7 @@ func (k *Console) events(c echo.Context) error {
 			if readers, handles, err = k.readers(c, accounts); err != nil || len(handles) == 0 {
 				return nil //nolint:nilerr // the session has ended: the browser is told when it comes back
 			}
-			if _, err := io.WriteString(w, ":\n\n"); err != nil {
-				return nil //nolint:nilerr // the browser is gone
-			}
+			out.WriteString(":\n\n")
 		}
 	}
 }
@@ -248,16 +260,17 @@ func (k *Console) readers(c echo.Context, accounts []string) (map[string]*domain
 	return readers, handles, nil
 }
 
-func (h *Hub) write(w io.Writer, e *event, html string) {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "id: %s\nevent: %s\n", h.id(e.seq), e.account)
+// write adds an event to a stream; one that has nothing to show for its reader is
+// left out.
+func (h *Hub) write(out *bytes.Buffer, e *event, html string) {
+	if html == "" {
+		return
+	}
+	fmt.Fprintf(out, "id: %s\nevent: %s\n", h.id(e.seq), e.account)
 	for line := range strings.Lines(html) {
-		fmt.Fprintf(&b, "data: %s\n", strings.TrimRight(line, "\r\n"))
+		fmt.Fprintf(out, "data: %s\n", strings.TrimRight(line, "\r\n"))
 	}
-	if html != "" {
-		b.WriteByte('\n') // without it, there is no message: only the next one's id counts
-		_, _ = w.Write(b.Bytes())
-	}
+	out.WriteByte('\n')
 }
 
 // readerKey finds the scope of the reader in the context of an event's rendering.

@@ -52,7 +52,7 @@ func (k *Console) adminPage(c echo.Context, title, nav string) layout.Page {
 
 // frame is what pages with and without an account have in common.
 func (k *Console) frame(c echo.Context, title, nav string) layout.Page {
-	p := layout.Page{Title: title, Nav: nav, Notice: k.Notice, Version: k.Version, Theme: theme(c)}
+	p := layout.Page{Title: title, Nav: nav, Notice: k.Network.notice(), Version: k.Version, Theme: theme(c)}
 	who, err := k.identities(c)
 	if err != nil {
 		return p // the page itself says what is wrong
