@@ -13,7 +13,6 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/openprivatelink/openprivatelink/domain"
-	"github.com/openprivatelink/openprivatelink/web/ui"
 )
 
 // Sessions is who is signed in to the browser that asks.
@@ -34,10 +33,9 @@ type Sessions interface {
 // Config is what a console is made of. Sessions is required.
 type Config struct {
 	Sessions Sessions
-	Log      *slog.Logger                 // nil: slog.Default
-	Version  string                       // of the program
+	Log      *slog.Logger // nil: slog.Default
+	Version  string       // of the program
 	Network  Network
-	Side     func(domain.Account) ui.Side // colours the demo's accounts; nil: none
 }
 
 // Network is how the engine makes VPCs: "netns", "userns" or "loopback"; and why

@@ -33,14 +33,38 @@ func (k *Console) page(c echo.Context, s *domain.Scope, title, nav string) layou
 			p.User = u
 		}
 	}
-	if k.Side != nil {
-		p.Side = k.Side(a)
-	}
-	if rs, err := s.Regions(c.Request().Context()); err == nil && len(rs) == 1 {
+	ctx := c.Request().Context()
+	p.Side = demoSide(ctx, s)
+	p.Pending = waiting(ctx, s)
+	if rs, err := s.Regions(ctx); err == nil && len(rs) == 1 {
 		p.Region = rs[0].Region.ID
 	}
 	p.Flash = k.flashes.find(c.QueryParam("flash"), a.ID)
 	return p
+}
+
+// waiting counts the connections that wait for a decision of the account. What is
+// only beside the page's matter is left out if it cannot be read.
+func waiting(ctx context.Context, s *domain.Scope) int {
+	n, _, _, _, err := s.ConnectionCounts(ctx)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// demoSide colours the demo's accounts, which one person plays both of.
+func demoSide(ctx context.Context, s *domain.Scope) ui.Side {
+	if !s.Account().Demo {
+		return ""
+	}
+	switch own, err := s.Services(ctx, domain.Query{Limit: 1}); {
+	case err != nil:
+		return ""
+	case len(own.Items) > 0:
+		return ui.Provider
+	}
+	return ui.Consumer
 }
 
 // adminPage is the frame of a page for operators.
