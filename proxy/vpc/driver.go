@@ -2,10 +2,68 @@ package vpc
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 )
+
+// The modes of a driver. Auto stands for the strongest that can be had.
+const (
+	ModeAuto     = "auto"
+	ModeNetns    = "netns"    // namespaces of the host's, pinned: they outlive the engine
+	ModeUserns   = "userns"   // the same inside a user namespace, for an ordinary user
+	ModeLoopback = "loopback" // parts of 127/8, without isolation
+)
+
+// Config of a driver.
+type Config struct {
+	Installation string       // in every name on the host; 1 to 8 of a-z and 0-9
+	Mode         string       // one of the modes above; empty means auto
+	Reason       string       // why no stronger mode was taken, for Capabilities
+	Dir          string       // where commands start that name no directory; empty means /
+	Exec         string       // this program, which is run again as the shim; empty means itself
+	Log          *slog.Logger // nil means the default
+}
+
+// Errors that callers tell apart.
+var (
+	ErrNoExec       = errors.New("commands cannot be run in this network mode")
+	ErrNoNetwork    = errors.New("no such network")
+	ErrNoAttachment = errors.New("no such attachment")
+	ErrNoInside     = errors.New("the attachment has no namespace of its own")
+)
+
+// New returns the driver of a mode. In netns and userns mode the process needs
+// what [SysProcAttr] gives, and its main thread must be locked before main
+// starts (func init() { runtime.LockOSThread() } in package main), so that the
+// process as a whole stays in the host's namespace.
+func New(cfg Config) (Driver, error) {
+	if !validName(cfg.Installation, 8, false) {
+		return nil, fmt.Errorf("installation id %q: want 1 to 8 of a-z and 0-9", cfg.Installation)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Dir == "" {
+		cfg.Dir = "/"
+	}
+	if cfg.Exec == "" {
+		cfg.Exec = self()
+	}
+	if cfg.Mode == ModeAuto || cfg.Mode == "" {
+		cfg.Mode, cfg.Reason = strongest()
+	}
+	switch cfg.Mode {
+	case ModeNetns, ModeUserns:
+		return newNamespaces(cfg)
+	case ModeLoopback:
+		return newLoopback(cfg)
+	}
+	return nil, fmt.Errorf("network mode %q: want auto, netns, userns or loopback", cfg.Mode)
+}
 
 // Driver makes networks and the sockets in them. There is one for network
 // namespaces (as root or in a user namespace) and one for loopback; everything
@@ -13,11 +71,15 @@ import (
 //
 // All methods may be called from several goroutines.
 type Driver interface {
-	// Ensure makes the network what n says, repairing and adopting what is there;
-	// calling it again changes nothing. Attachments that cannot be made are
-	// reported by id and do not stop the rest; err is set if the network itself
-	// could not be made.
+	// Ensure makes the network what n says, adopting what is there; calling it
+	// again changes nothing. It compares n with what it knows to be in force, so
+	// it costs what changed, and nothing else is looked at: see Repair. Attachments
+	// that cannot be made are reported by id, do not stop the rest and are tried
+	// again at each call; err is set if the network itself could not be made.
 	Ensure(ctx context.Context, n Network) (attachments map[string]error, err error)
+	// Repair looks at the machine itself and makes it once more what the last
+	// Ensure asked for, e.g. a device that someone deleted. It answers like Ensure.
+	Repair(ctx context.Context, id string) (attachments map[string]error, err error)
 	// Remove takes a network away with everything in it.
 	Remove(ctx context.Context, id string) error
 	// Sweep removes leftovers of this installation that are not among keep, e.g.
@@ -29,6 +91,8 @@ type Driver interface {
 	// Dial opens TCP inside the network from local, an address of Network.Addresses.
 	Dial(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error)
 	// DialFrom opens TCP from inside an attachment: what a workload there would see.
+	// A published port dials from its address; an interface and a host service have
+	// no inside, which is ErrNoInside.
 	DialFrom(ctx context.Context, network, attachment string, to netip.AddrPort) (net.Conn, error)
 	// Translate returns what a peer address seen on a socket means in the network.
 	// It is the identity for namespaces; in loopback mode it turns 127/8 back.
@@ -37,9 +101,10 @@ type Driver interface {
 	// the network, and false if there is none because the network is isolated.
 	Outside(network string, at netip.AddrPort) (netip.AddrPort, bool)
 
-	// Start runs a command inside an attachment, under a shim that relays signals
-	// and reports the exit code. It fails in loopback mode with ErrNoExec, except
-	// for commands of the demo, which are told their address in the environment.
+	// Start runs a command inside a Managed or Adopted attachment, under a shim that
+	// relays signals and reports the exit code. The command finds the attachment's
+	// address in OPENPRIVATELINK_ADDRESS. In loopback mode only the attachment's own
+	// Command can be started, on its part of 127/8; others get ErrNoExec.
 	Start(ctx context.Context, network, attachment string, c Command) error
 
 	// Capabilities names what this driver can and cannot do.
@@ -54,6 +119,9 @@ type Command struct {
 	Env  []string
 	Dir  string
 	TTY  bool
+	// Capable leaves the command what it takes to forge packets inside its
+	// attachment. Only tests of hostile workloads set it.
+	Capable bool
 	// Stdio are the command's standard input, output and error. Start duplicates
 	// them; the caller keeps its own.
 	Stdio [3]*os.File

@@ -4,7 +4,11 @@
 package vpc
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // Network is one VPC as it shall be.
@@ -66,4 +70,102 @@ type Attachment struct {
 	// Command is run inside a Managed attachment and started again when it ends.
 	// Only the product's own demo sets it.
 	Command []string `json:"command,omitempty"`
+}
+
+// device reports whether the attachment puts a device into its vSwitch.
+func (a Attachment) device() bool {
+	return a.Kind == Managed || a.Kind == Adopted || a.Kind == Interface
+}
+
+// samePlace reports whether a device made for a serves b.
+func (a Attachment) samePlace(b Attachment) bool {
+	return a.Kind == b.Kind && a.VSwitch == b.VSwitch && a.Address == b.Address &&
+		a.Path == b.Path && a.Inode == b.Inode && a.Name == b.Name && a.Index == b.Index
+}
+
+// vswitch returns the vSwitch called id.
+func (n Network) vswitch(id string) (VSwitch, bool) {
+	for _, v := range n.VSwitches {
+		if v.ID == id {
+			return v, true
+		}
+	}
+	return VSwitch{}, false
+}
+
+// check refuses what no driver could make. Whether vSwitches overlap and who owns
+// what is not its business.
+func (n Network) check() error {
+	if !validName(n.ID, maxName, true) {
+		return fmt.Errorf("network id %q: want at most %d letters, digits, - and _", n.ID, maxName)
+	}
+	for _, p := range n.CIDRs {
+		if !p.IsValid() || !p.Addr().Is4() {
+			return fmt.Errorf("network %s: %v is no IPv4 range", n.ID, p)
+		}
+	}
+	for _, v := range n.VSwitches {
+		if !v.CIDR.IsValid() || !v.CIDR.Addr().Is4() || v.CIDR.Bits() > 30 {
+			return fmt.Errorf("vswitch %s: %v is no IPv4 range with room for a gateway", v.ID, v.CIDR)
+		}
+	}
+	for _, a := range n.Addresses {
+		if !a.Is4() {
+			return fmt.Errorf("network %s: %v is no IPv4 address", n.ID, a)
+		}
+	}
+	for _, r := range n.Routes {
+		if !r.To.IsValid() || !r.To.Addr().Is4() {
+			return fmt.Errorf("network %s: route to %v: no IPv4 range", n.ID, r.To)
+		}
+	}
+	return nil
+}
+
+// checkPlace refuses an attachment that cannot be in its vSwitch.
+func (n Network) checkPlace(a Attachment) error {
+	v, ok := n.vswitch(a.VSwitch)
+	switch {
+	case !validName(a.ID, maxName, true):
+		return fmt.Errorf("attachment id %q: want at most %d letters, digits, - and _", a.ID, maxName)
+	case !ok:
+		return fmt.Errorf("attachment %s: no vswitch %q", a.ID, a.VSwitch)
+	case !a.Address.Is4() || !v.CIDR.Contains(a.Address):
+		return fmt.Errorf("attachment %s: address %v is not in %v", a.ID, a.Address, v.CIDR)
+	case a.Address == v.Gateway():
+		return fmt.Errorf("attachment %s: %v is the gateway's address", a.ID, a.Address)
+	}
+	return nil
+}
+
+// same reports whether two networks ask the driver for the same things.
+func same(a, b Network) bool {
+	return slices.Equal(a.Addresses, b.Addresses) && sameShape(a, b)
+}
+
+// sameShape is same without the addresses, of which there are many.
+func sameShape(a, b Network) bool {
+	return slices.Equal(a.CIDRs, b.CIDRs) && slices.Equal(a.VSwitches, b.VSwitches) && slices.Equal(a.Routes, b.Routes) &&
+		maps.EqualFunc(a.Attachments, b.Attachments, Attachment.samePlace)
+}
+
+// clone makes n independent of its caller's slices and maps.
+func clone(n Network) Network {
+	n.CIDRs, n.VSwitches, n.Routes = slices.Clone(n.CIDRs), slices.Clone(n.VSwitches), slices.Clone(n.Routes)
+	n.Addresses, n.Attachments = slices.Clone(n.Addresses), maps.Clone(n.Attachments)
+	return n
+}
+
+// maxName keeps two ids and a prefix within the 255 bytes of a file name.
+const maxName = 64
+
+// validName reports whether s is safe in the name of a file; wide admits more
+// than a-z and 0-9, but never a dot or a slash.
+func validName(s string, most int, wide bool) bool {
+	const narrow = "abcdefghijklmnopqrstuvwxyz0123456789"
+	set := narrow
+	if wide {
+		set += "ABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
+	}
+	return s != "" && len(s) <= most && strings.Trim(s, set) == ""
 }
