@@ -106,28 +106,43 @@ func (c *config) proxies() ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// secret reads the key that encrypts secrets at rest from the data folder, or
-// makes it. Who has a backup of the database without this file has no secrets.
-func (c *config) secret() ([]byte, error) {
-	path := filepath.Join(c.data, "secret.key")
+// secret is the key that encrypts secrets at rest. Who has a backup of the
+// database without it has no secrets.
+func (c *config) secret() ([]byte, error) { return keyFile(c.secretPath(), secretSize) }
+
+// sessionKey is the key that signs cookies.
+func (c *config) sessionKey() ([]byte, error) {
+	return keyFile(filepath.Join(c.data, "session.key"), sessionKeySize)
+}
+
+// keyFile reads a random key of n bytes from a file, or makes it.
+func keyFile(path string, n int) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		b = make([]byte, secretSize)
+		b = make([]byte, n)
 		if _, err := rand.Read(b); err != nil {
-			return nil, fmt.Errorf("make secret key: %w", err)
+			return nil, fmt.Errorf("make key: %w", err)
 		}
 		return b, writeFile(path, b)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read secret key: %w", err)
+		return nil, fmt.Errorf("read key: %w", err)
 	}
-	if len(b) != secretSize {
-		return nil, fmt.Errorf("%s holds %d bytes, want %d: it is not a secret key", path, len(b), secretSize)
+	if len(b) != n {
+		return nil, fmt.Errorf("%s holds %d bytes, want %d: it is not the key", path, len(b), n)
 	}
 	return b, nil
 }
 
-const secretSize = 32
+// engineDir is where the engine keeps its state, socket and log.
+func (c *config) engineDir() string { return filepath.Join(c.data, "engine") }
+
+func (c *config) secretPath() string { return filepath.Join(c.data, "secret.key") }
+
+const (
+	secretSize     = 32
+	sessionKeySize = 64
+)
 
 // writeFile writes a private file so that it is there whole or not at all.
 func writeFile(path string, b []byte) error {

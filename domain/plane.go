@@ -50,7 +50,8 @@ type Flow struct {
 	In, Out    int64
 	Accepted   bool
 	Reason     string
-	Rule       string // security-group rule that refused it
+	Rule       string // security-group rule that decided, if one did
+	Group      string // and its group
 }
 
 // EngineStatus tells about the data plane.
