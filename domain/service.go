@@ -262,7 +262,9 @@ func (s *Scope) Service(ctx context.Context, id string) (*ServiceDetail, error) 
 	}
 	d := &ServiceDetail{ServiceSummary: sums[id]}
 	balancers := slices.Collect(maps.Keys(f.balancers))
-	slices.SortFunc(balancers, func(a, b string) int { return cmp.Or(strings.Compare(f.balancers[a].Name, f.balancers[b].Name), strings.Compare(a, b)) })
+	slices.SortFunc(balancers, func(a, b string) int {
+		return cmp.Or(strings.Compare(f.balancers[a].Name, f.balancers[b].Name), strings.Compare(a, b))
+	})
 	var zones []LoadBalancerZone
 	if err := db.Where("load_balancer_id IN ?", balancers).Find(&zones).Error; err != nil {
 		return nil, fmt.Errorf("read addresses of load balancers: %w", err)

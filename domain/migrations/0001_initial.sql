@@ -335,6 +335,7 @@ CREATE TABLE service_users (
   service_id text NOT NULL REFERENCES services (id),
   user_account_id text NOT NULL DEFAULT '',
   account_id text NOT NULL DEFAULT '',
+  service_label text NOT NULL DEFAULT '',
   auto_accept boolean NOT NULL DEFAULT false,
   note text NOT NULL DEFAULT '',
   added_by text NOT NULL DEFAULT '',
@@ -397,6 +398,7 @@ CREATE TABLE connections (
   decided_at timestamp,
   expires_at timestamp,
   waiting_since timestamp NOT NULL,
+  undo text NOT NULL DEFAULT '',
   rank bigint NOT NULL DEFAULT 0,
   version bigint NOT NULL DEFAULT 0,
   created_at timestamp NOT NULL,
@@ -493,17 +495,22 @@ CREATE INDEX server_groups_vpc ON server_groups (vpc_id, id);
 CREATE INDEX servers_group ON servers (server_group_id, id);
 CREATE INDEX servers_attachment ON servers (attachment_id) WHERE attachment_id <> '';
 CREATE INDEX services_list ON services (account_id, name, id);
+CREATE INDEX services_expiry ON services (id) WHERE pending_expiry > 0;
+CREATE INDEX services_expiry ON services (id) WHERE pending_expiry > 0;
 CREATE INDEX service_resources_balancer ON service_resources (load_balancer_id, service_id);
-CREATE INDEX service_users_account ON service_users (user_account_id, service_id);
+CREATE INDEX service_users_account ON service_users (user_account_id, service_label, service_id);
 CREATE INDEX endpoints_list ON endpoints (account_id, name, id);
 CREATE INDEX endpoints_vpc ON endpoints (vpc_id, id);
 CREATE INDEX endpoints_service ON endpoints (service_id, id);
+CREATE INDEX endpoints_mine ON endpoints (account_id, service_id);
 CREATE INDEX endpoint_groups_group ON endpoint_groups (group_id, endpoint_id);
 CREATE INDEX endpoint_zones_vswitch ON endpoint_zones (vswitch_id);
 CREATE INDEX endpoint_zones_balancer ON endpoint_zones (load_balancer_id, endpoint_id);
 CREATE INDEX connections_inbox ON connections (provider_id, rank, endpoint_id);
 CREATE INDEX connections_decision ON connections (provider_id, decision, rank, endpoint_id);
 CREATE INDEX connections_service ON connections (service_id, decision, rank, endpoint_id);
+CREATE INDEX connections_state ON connections (service_id, status, decision);
+CREATE INDEX connections_status ON connections (provider_id, status, rank, endpoint_id);
 CREATE INDEX connections_consumer ON connections (consumer_id, endpoint_id);
 CREATE INDEX connections_end ON connections (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX connections_moving ON connections (status) WHERE status IN ('Connecting', 'Pending', 'Disconnecting', 'Deleting');
