@@ -496,7 +496,6 @@ CREATE INDEX servers_group ON servers (server_group_id, id);
 CREATE INDEX servers_attachment ON servers (attachment_id) WHERE attachment_id <> '';
 CREATE INDEX services_list ON services (account_id, name, id);
 CREATE INDEX services_expiry ON services (id) WHERE pending_expiry > 0;
-CREATE INDEX services_expiry ON services (id) WHERE pending_expiry > 0;
 CREATE INDEX service_resources_balancer ON service_resources (load_balancer_id, service_id);
 CREATE INDEX service_users_account ON service_users (user_account_id, service_label, service_id);
 CREATE INDEX endpoints_list ON endpoints (account_id, name, id);
@@ -511,6 +510,7 @@ CREATE INDEX connections_decision ON connections (provider_id, decision, rank, e
 CREATE INDEX connections_service ON connections (service_id, decision, rank, endpoint_id);
 CREATE INDEX connections_state ON connections (service_id, status, decision);
 CREATE INDEX connections_status ON connections (provider_id, status, rank, endpoint_id);
+CREATE INDEX connections_pair ON connections (provider_id, consumer_id);
 CREATE INDEX connections_consumer ON connections (consumer_id, endpoint_id);
 CREATE INDEX connections_end ON connections (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX connections_moving ON connections (status) WHERE status IN ('Connecting', 'Pending', 'Disconnecting', 'Deleting');
