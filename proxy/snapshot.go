@@ -8,6 +8,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -37,9 +38,19 @@ type Engine interface {
 	Records(ctx context.Context, q RecordQuery) (Records, error)
 }
 
+// Errors that an Engine answers with, also across its socket.
+var (
+	// ErrGeneration refuses a Change whose Base is not the engine's generation.
+	ErrGeneration = errors.New("the change does not follow the engine's generation")
+	// ErrAway says that no engine answers.
+	ErrAway = errors.New("the engine is away")
+	// ErrNotFound says that the snapshot holds no such attachment.
+	ErrNotFound = errors.New("no such attachment")
+)
+
 // Status of the engine process.
 type Status struct {
-	Version      string    `json:"version"`
+	Version      string    `json:"version"` // that the engine was built as; it may be another one than the caller's
 	PID          int       `json:"pid"`
 	Mode         string    `json:"mode"`   // netns, userns or loopback
 	Reason       string    `json:"reason"` // why a stronger mode was not taken; empty for netns
@@ -157,8 +168,9 @@ type EndpointObserved struct {
 	Zones   []ZoneObserved `json:"zones"`
 }
 
-// ZoneObserved is one zone of it. Carrying means that its listeners accept;
-// a zone that does not carry has no live flow left.
+// ZoneObserved is one zone of it. Carrying means that its listeners accept, of
+// which there may be none yet; a zone that does not carry has no live flow left.
+// A zone where only some listeners could be opened carries and has an Error.
 type ZoneObserved struct {
 	Zone     string `json:"zone"`
 	Carrying bool   `json:"carrying"`
@@ -235,7 +247,7 @@ type ProbeResult struct {
 	Connect time.Duration `json:"connect"`           // until the connection stood
 	Total   time.Duration `json:"total"`             //
 	Status  int           `json:"status,omitempty"`  // HTTP status
-	Command string        `json:"command,omitempty"` // what was run, to repeat it by hand
+	Command string        `json:"command,omitempty"` // what to type in the attachment to see the same; empty if the engine asked itself
 	Output  string        `json:"output,omitempty"`  // what it printed, at most 8 KiB
 }
 
@@ -253,6 +265,26 @@ type Records struct {
 	Records []Record `json:"records,omitempty"`
 }
 
+// Actions of a Record.
+const (
+	ActionAccept = "ACCEPT" // bytes could pass
+	ActionReject = "REJECT" // the consumer was reset before any byte passed
+)
+
+// Reasons of a Record: why the flow ended, or why it was refused.
+const (
+	ReasonClosed   = "closed"    // both sides ended their half
+	ReasonReset    = "reset"     // one side reset, or vanished
+	ReasonIdle     = "idle"      // no byte for the listener's idle time-out
+	ReasonRevoked  = "revoked"   // its endpoint, zone or listener no longer carries
+	ReasonRemoved  = "removed"   // its server was removed from the group
+	ReasonShutdown = "shutdown"  // the engine ended
+	ReasonGroup    = "sg"        // refused by the security groups
+	ReasonGate     = "gate"      // refused: the gate closed while it arrived
+	ReasonNoServer = "no_server" // refused: no server may take it
+	ReasonConnect  = "connect"   // refused: no server could be reached
+)
+
 // Record is one flow that ended or was refused.
 type Record struct {
 	Seq      uint64         `json:"seq"`
@@ -265,7 +297,7 @@ type Record struct {
 	End      time.Time      `json:"end"`
 	In       int64          `json:"in"`
 	Out      int64          `json:"out"`
-	Action   string         `json:"action"` // ACCEPT or REJECT
-	Reason   string         `json:"reason"` // closed, reset, idle, revoked, sg, gate, no_server, connect
+	Action   string         `json:"action"`
+	Reason   string         `json:"reason"`
 	Verdict  verdict.Trace  `json:"verdict"`
 }

@@ -107,6 +107,11 @@ func (p *pass) detach(ctx context.Context) error {
 			}
 		}
 	}
+	return p.dropLeftovers(ctx)
+}
+
+// dropLeftovers ends managed attachments of an earlier engine that are not wanted.
+func (p *pass) dropLeftovers(ctx context.Context) error {
 	if p.d.pins == nil {
 		return nil
 	}
@@ -123,6 +128,19 @@ func (p *pass) detach(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// dropAll ends every attachment, of this engine and of earlier ones.
+func (p *pass) dropAll(ctx context.Context) error {
+	for id, pl := range p.r.places {
+		if err := p.d.drop(ctx, p.r, pl); err != nil {
+			return err
+		}
+		p.d.mu.Lock()
+		delete(p.r.places, id)
+		p.d.mu.Unlock()
+	}
+	return p.dropLeftovers(ctx)
 }
 
 // unplug takes a port out of the router: a device of the host's goes back, others
@@ -285,7 +303,7 @@ func (p *pass) wire(ctx context.Context, pl *place, v VSwitch, ns *namespace, pe
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = port
+	attrs.Name, attrs.Group = port, ours
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: peer, PeerHardwareAddr: p.mac("attachment", pl.ID)}
 	add := func() error {
 		return ns.use(func(fd int) error {
@@ -392,7 +410,7 @@ func (p *pass) furnish(ctx context.Context, pl *place, v VSwitch, ns *namespace,
 		if to.Masked() == v.CIDR.Masked() {
 			continue // the address brings that one
 		}
-		err := h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: ipNet(to.Masked()), Gw: gateway, Protocol: routeProtocol})
+		err := h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: ipNet(to.Masked()), Gw: gateway, Protocol: ours})
 		if errors.Is(err, unix.EEXIST) {
 			err = p.ownRoute(h, inner, to)
 		}

@@ -145,6 +145,18 @@ func hostNeeds(h *netlink.Handle, l netlink.Link) error {
 	return nil
 }
 
+// giveAllBack is giveBack for every borrowed device.
+func (p *pass) giveAllBack(ctx context.Context) error {
+	for name, l := range p.st.links {
+		if l.borrowed() {
+			if err := p.giveBack(ctx, name, l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // giveBack returns a borrowed device to the host, as it was if that can be: its
 // name or index may have been taken meanwhile.
 func (p *pass) giveBack(ctx context.Context, port string, l *link) error {
@@ -200,9 +212,6 @@ func (d *namespaces) moveLink(ctx context.Context, from, to *namespace, index in
 	}
 	return to.use(func(fd int) error {
 		req.AddData(nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(fd))))
-		return d.thread.in(ctx, from, func() error { // the request opens its socket where the thread is
-			_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-			return err
-		})
+		return d.request(ctx, from, req)
 	})
 }

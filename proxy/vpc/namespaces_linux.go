@@ -14,6 +14,8 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -322,15 +324,15 @@ func (p *pass) run(ctx context.Context) error {
 	})
 }
 
-// clear empties the network, of which p.n has no more than the id. What is neither
-// the host's nor joins the router to others ends with its namespace.
+// clear takes out of the network what is the host's, ends what runs in it, and
+// deletes its devices all at once.
 func (p *pass) clear(ctx context.Context) error {
 	return inOrder(ctx, []step{
 		{"namespace", p.open},
 		{"look", p.look},
-		{"judge attachments", p.judge},
-		{"take out attachments", p.detach},
-		{"vswitches", p.bridges},
+		{"give back devices", p.giveAllBack},
+		{"end attachments", p.dropAll},
+		{"delete devices", p.deleteDevices},
 	})
 }
 
@@ -386,6 +388,23 @@ func (d *namespaces) netlink(ctx context.Context, ns *namespace, sysctls map[str
 		return err
 	})
 	return h, err
+}
+
+// request executes inside ns what the netlink package has no call for.
+func (d *namespaces) request(ctx context.Context, ns *namespace, req *nl.NetlinkRequest) error {
+	err := d.thread.in(ctx, ns, func() error {
+		s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+		if err == nil {
+			req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer req.Sockets[unix.NETLINK_ROUTE].Close()
+	_, err = req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // writeSysctls sets keys below /proc/sys/net of the calling thread's namespace, for

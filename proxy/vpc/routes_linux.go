@@ -10,12 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// routeProtocol marks our routes among the kernel's own, and routeMetric ranks
-// custom routes below a vSwitch of the same range.
-const (
-	routeProtocol = 79
-	routeMetric   = 100
-)
+// routeMetric ranks custom routes below a vSwitch of the same range.
+const routeMetric = 100
 
 // hop is where a custom route leads; the zero hop is a blackhole.
 type hop struct {
@@ -25,7 +21,7 @@ type hop struct {
 
 // lookRoutes reads the custom routes of the router's namespace, and its addresses.
 func (p *pass) lookRoutes(st *state) error {
-	filter := &netlink.Route{Protocol: routeProtocol}
+	filter := &netlink.Route{Protocol: ours}
 	routes, err := p.rt.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
@@ -96,7 +92,7 @@ func (p *pass) hop(attachment string) hop {
 }
 
 func route(to netip.Prefix, h hop) *netlink.Route {
-	r := &netlink.Route{Dst: ipNet(to), Protocol: routeProtocol, Priority: routeMetric}
+	r := &netlink.Route{Dst: ipNet(to), Protocol: ours, Priority: routeMetric}
 	if h == (hop{}) {
 		r.Type = unix.RTN_BLACKHOLE
 		return r

@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
+)
+
+// endpoint is an endpoint as it was adopted.
+type endpoint struct {
+	Endpoint
+	rules   *rules
+	tallies map[string]*tally // by zone
+}
+
+func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
+	o := object{anEndpoint, id}
+	ep := e.endpoints[id]
+	if ep == nil {
+		ep = &endpoint{tallies: map[string]*tally{}}
+		e.endpoints[id] = ep
+	} else {
+		e.inNetwork.remove(ep.Network, o)
+		for _, z := range ep.Zones {
+			e.endpointsOf.remove(z.LoadBalancer, id)
+		}
+		defer e.releaseRules(ep.rules) // after the new ones: they are often the same
+	}
+	w.owners.add(o)
+	if want == nil {
+		want = new(Endpoint)
+		delete(e.endpoints, id)
+		e.board.drop(o)
+	} else {
+		e.inNetwork.add(want.Network, o)
+		ep.rules = e.acquireRules(want.Groups)
+	}
+	ep.Endpoint = *want
+	tallies := map[string]*tally{}
+	for _, z := range ep.Zones {
+		e.endpointsOf.add(z.LoadBalancer, id)
+		if tallies[z.Zone] = ep.tallies[z.Zone]; tallies[z.Zone] == nil {
+			tallies[z.Zone] = newTally(id, z.Zone)
+		}
+	}
+	for zone := range ep.tallies {
+		if tallies[zone] == nil {
+			e.board.drop(within(aCounter, id, zone))
+		}
+	}
+	ep.tallies = tallies
+}
+
+// observed says how the endpoint stands, by the number of open doors and the faults
+// of each zone.
+func (ep *endpoint) observed(open map[string]int, faults map[string][]string) EndpointObserved {
+	o := EndpointObserved{ID: ep.ID, Version: ep.Version}
+	for _, z := range ep.Zones {
+		o.Zones = append(o.Zones, ZoneObserved{
+			Zone:     z.Zone,
+			Carrying: ep.Carry && z.Carry && (open[z.Zone] > 0 || len(faults[z.Zone]) == 0),
+			Error:    strings.Join(faults[z.Zone], "; "),
+		})
+	}
+	return o
+}
+
+// rules is the filter that all endpoints with the same security groups share.
+type rules struct {
+	key    string
+	groups []string
+	names  set[string] // of every group that the filter was compiled from
+	users  int
+	filter atomic.Pointer[verdict.Filter]
+}
+
+// acquireRules returns the rules of a list of security groups, compiled.
+func (e *Local) acquireRules(groups []string) *rules {
+	key := strings.Join(groups, " ")
+	r := e.rules[key]
+	if r == nil {
+		r = &rules{key: key, groups: slices.Clone(groups)}
+		e.rules[key] = r
+		e.compile(key)
+	}
+	r.users++
+	return r
+}
+
+func (e *Local) releaseRules(r *rules) {
+	if r.users--; r.users > 0 {
+		return
+	}
+	for id := range r.names {
+		e.rulesOf.remove(id, r.key)
+	}
+	delete(e.rules, r.key)
+}
+
+// compile swaps in a filter made from the security groups as they are now. A group
+// that is not there has no rules, so it lets nobody in.
+func (e *Local) compile(key string) {
+	r := e.rules[key]
+	for id := range r.names {
+		e.rulesOf.remove(id, key)
+	}
+	r.names = set[string]{}
+	groups := make([]verdict.Group, 0, len(r.groups))
+	for _, id := range r.groups {
+		r.names.add(id)
+		g := e.snapshot.Groups[id]
+		g.ID = id
+		groups = append(groups, g)
+		for _, rule := range g.Rules {
+			if rule.Group != "" {
+				r.names.add(rule.Group)
+			}
+		}
+	}
+	for id := range r.names {
+		e.rulesOf.add(id, key)
+	}
+	r.filter.Store(verdict.Compile(groups, e.snapshot.Groups))
+}

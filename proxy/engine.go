@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/openprivatelink/openprivatelink/proxy/vpc"
+)
+
+// Config of an engine.
+type Config struct {
+	Driver       vpc.Driver       // stays the caller's, who closes it after the engine
+	Dir          string           // where the state is kept; empty: nowhere
+	Installation string           // id that the driver puts into names
+	Version      string           // of this build
+	Log          *slog.Logger     // nil: slog.Default()
+	Now          func() time.Time // for the times in records and facts; nil: time.Now
+}
+
+// Local is the engine in this process.
+type Local struct {
+	driver       vpc.Driver
+	installation string
+	version      string
+	log          *slog.Logger
+	now          func() time.Time
+	started      time.Time
+	store        *store
+	forwarder    forwarder
+	board        *board
+	records      *records
+	repairs      *repairs
+	checkSlots   chan struct{}
+
+	life     context.Context // ends with Close
+	die      context.CancelFunc
+	work     sync.WaitGroup // the loops
+	flows    sync.WaitGroup
+	checking sync.WaitGroup
+	commands sync.WaitGroup
+
+	generation atomic.Uint64
+	listeners  atomic.Int64
+	active     atomic.Int64 // flows with two sides
+	counting   sync.Mutex
+	counted    time.Time // when counters were last posted
+
+	// applying is held while a change is kept and adopted, and guards snapshot
+	// against writers; it is free while sockets and networks are made.
+	applying sync.Mutex
+
+	// mu guards what follows: the snapshot and all that is derived from it.
+	mu          sync.Mutex
+	snapshot    Snapshot
+	networks    map[string]*network
+	attachments map[string]*attachment
+	balancers   map[string]*balancer
+	servers     map[string]map[string]*server // by group
+	endpoints   map[string]*endpoint
+	rules       map[string]*rules // by the list of security groups
+	doors       map[object]map[place]*door
+	places      map[place]*door
+
+	endpointsOf index[string] // by load balancer
+	balancersOf index[string] // by server group
+	rulesOf     index[string] // by security group
+	inNetwork   index[object] // by network: what may listen in it
+}
+
+// New starts an engine on cfg.Driver. It answers at once, while it makes what its
+// directory remembers; a damaged directory is put aside and the engine carries
+// nothing until it is told what shall be.
+func New(cfg Config) (*Local, error) {
+	log := cfg.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	st, kept, err := openStore(cfg.Dir)
+	damaged := errors.Is(err, errDamaged)
+	switch {
+	case damaged:
+		log.Error("read state", "dir", cfg.Dir, "err", err)
+	case err != nil:
+		return nil, err
+	}
+	e := &Local{
+		driver: cfg.Driver, installation: cfg.Installation, version: cfg.Version, log: log, now: cfg.Now, started: time.Now(),
+		store: st, forwarder: goroutines{}, repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce),
+		snapshot:    kept.Snapshot,
+		networks:    map[string]*network{},
+		attachments: map[string]*attachment{},
+		balancers:   map[string]*balancer{},
+		servers:     map[string]map[string]*server{},
+		endpoints:   map[string]*endpoint{},
+		rules:       map[string]*rules{},
+		doors:       map[object]map[place]*door{},
+		places:      map[place]*door{},
+		endpointsOf: index[string]{},
+		balancersOf: index[string]{},
+		rulesOf:     index[string]{},
+		inNetwork:   index[object]{},
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	e.board, e.records = newBoard(e.started), newRecords(e.started)
+	e.generation.Store(kept.Generation)
+	e.life, e.die = context.WithCancel(context.Background())
+
+	e.applying.Lock() // changes wait until leftovers are swept
+	e.work.Go(func() { e.rebuild(damaged) })
+	return e, nil
+}
+
+// rebuild makes what the state remembers, and then repairs what fails for as long
+// as the engine lives. After damage nothing is swept: what is there may be wanted.
+func (e *Local) rebuild(damaged bool) {
+	e.mu.Lock()
+	w := e.adopt(Change{Set: e.snapshot})
+	keep := e.snapshot.Networks
+	e.mu.Unlock()
+	if !damaged {
+		ctx, cancel := context.WithTimeout(e.life, networkTimeout)
+		if err := e.driver.Sweep(ctx, keep); err != nil {
+			e.log.Error("sweep leftovers", "err", err)
+		}
+		cancel()
+	}
+	e.applying.Unlock()
+	e.follow(w)
+	e.repair()
+}
+
+// Clear takes away everything that the engine made and forgets its state. An error
+// says what could not be taken away.
+func (e *Local) Clear(ctx context.Context) error {
+	if err := e.Apply(ctx, Change{}); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if left := slices.Sorted(maps.Keys(e.networks)); len(left) > 0 {
+		return fmt.Errorf("remove networks: %s are still there", strings.Join(left, ", "))
+	}
+	return nil
+}
+
+// Close ends every flow, listener and check. Networks stay as they are. Closing
+// again does nothing.
+func (e *Local) Close() error {
+	e.applying.Lock()
+	e.die()
+	e.applying.Unlock()
+	e.work.Wait()
+	e.mu.Lock()
+	for _, d := range e.places {
+		d.close(ReasonShutdown)
+		e.forget(d)
+	}
+	for _, group := range e.servers {
+		for _, s := range group {
+			e.stopCheck(s)
+		}
+	}
+	e.mu.Unlock()
+	e.flows.Wait()
+	e.checking.Wait()
+	e.commands.Wait()
+	e.store.close()
+	return nil
+}
+
+// Status implements [Engine].
+func (e *Local) Status(context.Context) (Status, error) {
+	c := e.driver.Capabilities()
+	return Status{
+		Version: e.version, PID: os.Getpid(), Mode: c.Mode, Reason: c.Reason, Installation: e.installation,
+		Generation: e.generation.Load(), Started: e.started, Flows: e.active.Load(), Listeners: int(e.listeners.Load()),
+	}, nil
+}

@@ -1,0 +1,340 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestCheckFollowsThresholdsAtAFixedRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up bool
+		var connects []time.Time
+		type change struct {
+			Health
+			reason string
+		}
+		changes := make(chan change, 10)
+		refused := errors.New("refused")
+		var busy sync.WaitGroup
+		c := &check{
+			checkSpec: checkSpec{interval: 5 * time.Second, timeout: 3 * time.Second, rise: 2, fall: 3},
+			health:    Unknown, slots: make(chan struct{}, 1), busy: &busy,
+			connect: func(context.Context, checkSpec) error {
+				connects = append(connects, time.Now())
+				if up {
+					return nil
+				}
+				return refused
+			},
+			report: func(h Health, reason string) { changes <- change{h, reason} },
+		}
+		c.start(t.Context())
+		expect := func(want change, least, most time.Duration) {
+			t.Helper()
+			from := time.Now()
+			got := <-changes
+			if after := time.Since(from); got != want || after < least || after > most {
+				t.Fatalf("got %v after %v, want %v after %v to %v", got, after, want, least, most)
+			}
+		}
+		expect(change{Unhealthy, connectFailed}, 0, 500*time.Millisecond) // the first decides at once
+		up = true
+		expect(change{Healthy, ""}, 5*time.Second, 10*time.Second) // the second of two, the first at a random phase
+		up = false
+		expect(change{Unhealthy, connectFailed}, 15*time.Second, 15*time.Second) // three at a fixed rate
+		up = true
+		time.Sleep(5 * time.Second)
+		up = false // one good result alone changes nothing
+		time.Sleep(20 * time.Second)
+		if len(changes) > 0 {
+			t.Fatalf("a single good result made it %v", <-changes)
+		}
+		refused = context.DeadlineExceeded
+		up = true
+		expect(change{Healthy, ""}, 5*time.Second, 10*time.Second)
+		up = false
+		expect(change{Unhealthy, connectTimeout}, 15*time.Second, 15*time.Second)
+		for i := 2; i < len(connects); i++ {
+			if gap := connects[i].Sub(connects[i-1]); gap != 5*time.Second {
+				t.Fatalf("connect %d came %v after the one before", i, gap)
+			}
+		}
+		if got := c.stop(); got != Unhealthy {
+			t.Errorf("stop: %v", got)
+		}
+		n := len(connects)
+		time.Sleep(time.Minute)
+		if len(connects) != n {
+			t.Error("it goes on after stop")
+		}
+		busy.Wait()
+	})
+}
+
+// A server that swallows packets is seen in interval + 2 timeouts at most.
+func TestSilentServerIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var silent bool
+		down := make(chan time.Time, 1)
+		var busy sync.WaitGroup
+		c := &check{
+			checkSpec: checkSpec{interval: time.Second, timeout: time.Second, rise: 2, fall: 2},
+			health:    Healthy, slots: make(chan struct{}, 1), busy: &busy,
+			connect: func(ctx context.Context, _ checkSpec) error {
+				if silent {
+					<-ctx.Done()
+				}
+				return ctx.Err()
+			},
+			report: func(Health, string) { down <- time.Now() },
+		}
+		c.start(t.Context())
+		time.Sleep(10*time.Second + 123*time.Millisecond)
+		silent = true
+		died := time.Now()
+		if after := (<-down).Sub(died); after > 3*time.Second {
+			t.Errorf("seen after %v, want 3 s at most", after)
+		}
+		c.stop()
+		busy.Wait()
+	})
+}
+
+func TestFlowIdle(t *testing.T) {
+	client, far := pair(t)
+	f := newFlow(t.Context(), client, new(tally), 300*time.Millisecond)
+	server, _ := pair(t)
+	if !f.attach(server) {
+		t.Fatal("a new flow takes no server")
+	}
+	if !f.stood() {
+		t.Error("a flow with two sides does not stand")
+	}
+	_, err := far.Read(make([]byte, 1))
+	if f.ended() != ReasonIdle || err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("ended %q, the client saw %v", f.ended(), err)
+	}
+	late, _ := pair(t)
+	if f.attach(late) {
+		t.Error("an ended flow took a server")
+	}
+	if _, err := late.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the late server is open: %v", err)
+	}
+	f.end(ReasonClosed)
+	if f.ended() != ReasonIdle {
+		t.Error("a later reason took the place of the first")
+	}
+}
+
+func pair(tb testing.TB) (a, b *net.TCPConn) {
+	tb.Helper()
+	ln, err := new(net.ListenConfig).Listen(tb.Context(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp4", ln.Addr().String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	d, err := ln.Accept()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = c.Close(); _ = d.Close() })
+	_ = d.SetDeadline(time.Now().Add(10 * time.Second))
+	return c.(*net.TCPConn), d.(*net.TCPConn)
+}
+
+func TestFlowSet(t *testing.T) {
+	var s flowSet
+	var flows []*flow
+	for range 3 {
+		c, _ := pair(t)
+		f := newFlow(t.Context(), c, new(tally), time.Minute)
+		if !s.add(f) {
+			t.Fatal("an open set takes nothing")
+		}
+		flows = append(flows, f)
+	}
+	s.remove(flows[0])
+	empty := s.shut(ReasonRevoked)
+	if flows[0].ended() != "" || flows[1].ended() != ReasonRevoked || flows[2].ended() != ReasonRevoked {
+		t.Error("shut ends what is inside and nothing else")
+	}
+	if s.add(flows[0]) {
+		t.Error("a shut set took a flow")
+	}
+	select {
+	case <-empty:
+		t.Fatal("empty, with two inside")
+	default:
+	}
+	s.remove(flows[1])
+	s.remove(flows[2])
+	<-empty
+	<-s.shut(ReasonShutdown)
+	flows[0].end(ReasonClosed)
+}
+
+// The board tells every reader, however it reads, the newest about each object.
+func TestBoard(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := newBoard(time.Now())
+		newest := map[string]Health{}
+		told := map[string]Health{}
+		since := uint64(0)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			id := fmt.Sprint("srv-", rapid.IntRange(0, 5).Draw(t, "id"))
+			switch rapid.IntRange(0, 4).Draw(t, "what") {
+			case 0:
+				b.drop(within(aServer, "g", id))
+				delete(newest, id)
+			case 1:
+				o, _ := b.since(since)
+				if since = o.Next; len(o.Servers) > len(newest) {
+					t.Fatalf("%d facts about %d objects", len(o.Servers), len(newest))
+				}
+				for _, s := range o.Servers {
+					told[s.ID] = s.Health
+				}
+				if again, _ := b.since(since); !again.empty() {
+					t.Fatalf("told twice: %+v", again)
+				}
+				for id, h := range newest {
+					if told[id] != h {
+						t.Fatalf("%s is %v, told %v", id, h, told[id])
+					}
+				}
+			default:
+				h := rapid.SampledFrom([]Health{Unknown, Healthy, Unhealthy}).Draw(t, "health")
+				b.post(within(aServer, "g", id), ServerObserved{ServerGroup: "g", ID: id, Health: h})
+				newest[id] = h
+			}
+		}
+		all, _ := b.since(0)
+		if len(all.Servers) != len(newest) {
+			t.Fatalf("from the beginning: %d facts, want %d", len(all.Servers), len(newest))
+		}
+		if future, _ := b.since(all.Next + 1000); len(future.Servers) != len(newest) {
+			t.Fatal("a number from the future hides facts")
+		}
+	})
+}
+
+func TestBoardInBatches(t *testing.T) {
+	b := newBoard(time.Now())
+	const n = 2*observeBatch + 10
+	for i := range n {
+		b.post(object{anEndpoint, fmt.Sprint(i)}, EndpointObserved{ID: fmt.Sprint(i)})
+	}
+	seen := map[string]bool{}
+	var sizes []int
+	for since := uint64(0); ; {
+		o, _ := b.since(since)
+		if o.empty() {
+			break
+		}
+		for _, ep := range o.Endpoints {
+			seen[ep.ID] = true
+		}
+		sizes = append(sizes, len(o.Endpoints))
+		since = o.Next
+	}
+	if want := []int{observeBatch, observeBatch, 10}; len(seen) != n || !slices.Equal(sizes, want) {
+		t.Errorf("batches %v with %d ids, want %v with %d", sizes, len(seen), want, n)
+	}
+}
+
+func TestRecords(t *testing.T) {
+	r := newRecords(time.Now())
+	if p := r.after(RecordQuery{}); len(p.Records) != 0 || p.Lost {
+		t.Errorf("empty: %+v", p)
+	}
+	for i := range recordsKept + 50 {
+		r.add(Record{Endpoint: fmt.Sprint("ep-", i%2), In: int64(i)})
+	}
+	p := r.after(RecordQuery{})
+	if len(p.Records) != recordsLimit || p.Records[0].In != 50 || p.Lost {
+		t.Errorf("the oldest: %d records from %+v, lost %v", len(p.Records), p.Records[0], p.Lost)
+	}
+	first := p.Records[0].Seq
+	n, last := 0, int64(48)
+	for q := (RecordQuery{Limit: 999, Endpoint: "ep-0"}); ; {
+		p := r.after(q)
+		for _, rec := range p.Records {
+			if rec.In != last+2 {
+				t.Fatalf("record %d after %d", rec.In, last)
+			}
+			last = rec.In
+			n++
+		}
+		if len(p.Records) == 0 {
+			break
+		}
+		q.After = p.Next
+	}
+	if n != recordsKept/2 {
+		t.Errorf("%d records of one endpoint, want %d", n, recordsKept/2)
+	}
+	for after, lost := range map[uint64]bool{first - 1: false, first - 2: true, 1: true, first + 10*recordsKept: false} {
+		if p := r.after(RecordQuery{After: after}); p.Lost != lost || len(p.Records) == 0 || p.Records[0].In != 50 {
+			t.Errorf("after %d: lost %v, want %v; %+v", int64(after-first), p.Lost, lost, p.Records[:1])
+		}
+	}
+}
+
+// A listener that fails for a moment is used again; the door outlives the fault.
+func TestAcceptGoesOn(t *testing.T) {
+	ln := &moody{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+	e := &Local{log: slog.New(slog.DiscardHandler), life: t.Context(), forwarder: goroutines{}, now: time.Now, records: newRecords(time.Now())}
+	d := &door{engine: e, tally: new(tally), ln: ln, closed: make(chan struct{}), done: make(chan struct{})}
+	d.gate.Store(&gate{pool: new(pool), idle: time.Minute})
+	go d.accept()
+	client, server := pair(t)
+	ln.conns <- client
+	if _, err := server.Read(make([]byte, 1)); err == nil { // no server: reset, so it was served
+		t.Error("no reset")
+	}
+	<-d.close(ReasonRevoked)
+	e.flows.Wait()
+	if n := d.tally.refused.Load(); n != 1 {
+		t.Errorf("refused %d, want 1", n)
+	}
+}
+
+// moody fails once before each connection.
+type moody struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	failed bool
+}
+
+func (m *moody) Accept() (net.Conn, error) {
+	if m.failed = !m.failed; m.failed {
+		return nil, os.NewSyscallError("accept4", syscall.EMFILE)
+	}
+	select {
+	case c := <-m.conns:
+		return c, nil
+	case <-m.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (m *moody) Close() error   { close(m.closed); return nil }
+func (m *moody) Addr() net.Addr { return &net.TCPAddr{} }
