@@ -174,7 +174,7 @@ func TestCommandOfTheProgram(t *testing.T) {
 	}
 }
 
-func TestOffers(t *testing.T) {
+func TestOffersOfAnAccount(t *testing.T) {
 	c := newCampus(t)
 	ids := c.offers(t)
 	must(c.Provider.CreateAttachment(t.Context(), domain.AttachmentInput{VPCID: c.vpc.ID, VSwitchID: c.h.ID, Kind: domain.AttachInterface, OfferID: ids["nic"]}))(t)
