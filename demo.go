@@ -56,6 +56,14 @@ func demoSide(a domain.Account) ui.Side {
 func seedDemo(ctx context.Context, store *domain.Store, password string) error {
 	by := domain.Actor{Kind: domain.ActorSystem, Name: "demo", Channel: "system"}
 	op := store.Local(by)
+	if _, err := op.CreateRegion(ctx, domain.RegionInput{ID: demoRegion, Name: "Hangzhou", Mainland: true}); err != nil {
+		return fmt.Errorf("region: %w", err)
+	}
+	for _, z := range []domain.ZoneInput{{ID: demoZoneH, RegionID: demoRegion, Name: "Zone h"}, {ID: demoZoneI, RegionID: demoRegion, Name: "Zone i"}} {
+		if _, err := op.CreateZone(ctx, z); err != nil {
+			return fmt.Errorf("zone: %w", err)
+		}
+	}
 	for _, a := range []domain.AccountInput{
 		{ID: demoProvider, Name: "acme-payments", Demo: true},
 		{ID: demoConsumer, Name: "northwind-shop", Demo: true},
