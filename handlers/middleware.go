@@ -18,7 +18,6 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/openprivatelink/openprivatelink/static"
 	"github.com/openprivatelink/openprivatelink/web/layout"
 )
 
@@ -206,13 +205,14 @@ func sameOrigin(public *url.URL) echo.MiddlewareFunc {
 
 // withAssets answers pages with what to do, when the program was built without
 // the browser's files.
-func withAssets(next echo.HandlerFunc) echo.HandlerFunc {
-	missing := static.Missing()
-	return func(c echo.Context) error {
-		if len(missing) > 0 && strings.Contains(c.Request().Header.Get("Accept"), "text/html") {
-			return page(c, http.StatusServiceUnavailable, layout.MissingAssets(missing))
+func withAssets(missing []string) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if len(missing) > 0 && strings.Contains(c.Request().Header.Get("Accept"), "text/html") {
+				return page(c, http.StatusServiceUnavailable, layout.MissingAssets(missing))
+			}
+			return next(c)
 		}
-		return next(c)
 	}
 }
 

@@ -77,7 +77,7 @@ func New(c Config) (*Server, error) {
 		bounded,
 		forwarded(c.TrustedProxies),
 		sameOrigin(c.PublicURL),
-		withAssets,
+		withAssets(static.Missing()),
 	)
 	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
 	e.GET("/readyz", s.ready)

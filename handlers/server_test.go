@@ -306,6 +306,27 @@ func TestNowhere(t *testing.T) {
 	}
 }
 
+func TestMissingAssetsAreNamed(t *testing.T) {
+	get := func(missing []string, accept string) *httptest.ResponseRecorder {
+		e := echo.New()
+		e.Use(handlers.WithAssets(missing))
+		e.GET("/", func(c echo.Context) error { return c.String(http.StatusOK, "page") })
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		req.Header.Set("Accept", accept)
+		rec := httptest.NewRecorder()
+		e.ServeHTTP(rec, req)
+		return rec
+	}
+	if rec := get([]string{"htmx.min.js"}, "text/html,*/*"); rec.Code != http.StatusServiceUnavailable || !strings.Contains(rec.Body.String(), "htmx.min.js") {
+		t.Errorf("a page without its files: %d %s", rec.Code, rec.Body)
+	}
+	for _, rec := range []*httptest.ResponseRecorder{get(nil, "text/html"), get([]string{"htmx.min.js"}, "application/json")} {
+		if rec.Body.String() != "page" {
+			t.Errorf("got %d %s", rec.Code, rec.Body)
+		}
+	}
+}
+
 func TestAPIHasTheRootForItself(t *testing.T) {
 	api := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]string{"from": "api"})

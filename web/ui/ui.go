@@ -84,7 +84,9 @@ func Number[T ~int | ~int32 | ~int64 | ~uint64](n T) string {
 }
 
 // Bytes writes n with a binary unit: "64 MiB", "1.5 KiB".
-func Bytes(n int64) string { return scaled(float64(n), 1024, " B", " KiB", " MiB", " GiB", " TiB", " PiB") }
+func Bytes(n int64) string {
+	return scaled(float64(n), 1024, " B", " KiB", " MiB", " GiB", " TiB", " PiB")
+}
 
 // Rate writes a speed in bits per second: "420 Mbit/s".
 func Rate(bits float64) string {
