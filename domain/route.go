@@ -231,7 +231,7 @@ func (v RouteView) String() string { return v.Destination + " -> " + v.NextHopID
 type routing struct {
 	table    RouteTable
 	vpc      VPC
-	switches []VSwitch
+	switches []VSwitch // by address
 	custom   []Route
 	hops     map[string]Attachment // of the VPC, by id
 }
@@ -252,6 +252,7 @@ func loadRouting(db *gorm.DB, account, tableID string) (*routing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read routes: %w", err)
 	}
+	slices.SortFunc(r.switches, func(a, b VSwitch) int { return stored(a.CIDR).Compare(stored(b.CIDR)) })
 	r.hops = make(map[string]Attachment, len(attachments))
 	for _, a := range attachments {
 		r.hops[a.ID] = a
@@ -474,6 +475,5 @@ func (r *routing) direct(vs VSwitch, hop Attachment, wanted []Route) []string {
 			names = append(names, other.Name)
 		}
 	}
-	slices.Sort(names)
 	return names
 }

@@ -27,8 +27,11 @@ func TestCreateGroup(t *testing.T) {
 		{"enterprise", domain.GroupInput{Type: domain.GroupEnterprise}, ""},
 		{"type", domain.GroupInput{Type: "huge"}, "type: invalid_type"},
 		{"name and description", domain.GroupInput{Name: "_", Description: "https://example.com"}, "name: invalid_name, description: invalid_description"},
-		{"rules", domain.GroupInput{Rules: []domain.RuleInput{web, {Direction: "up", Protocol: "tcp", Ports: "0", Peer: "x"}}},
-			"rules.1.direction: invalid_direction, rules.1.ports: invalid_ports, rules.1.peer: invalid_address"},
+		{
+			"rules",
+			domain.GroupInput{Rules: []domain.RuleInput{web, {Direction: "up", Protocol: "tcp", Ports: "0", Peer: "x"}}},
+			"rules.1.direction: invalid_direction, rules.1.ports: invalid_ports, rules.1.peer: invalid_address",
+		},
 		{"no VPC", domain.GroupInput{VPCID: "vpc-none"}, "vpc_id: vpc_not_found"},
 	}
 	for _, tt := range tests {

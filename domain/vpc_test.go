@@ -328,3 +328,78 @@ func TestVPCQuota(t *testing.T) {
 		t.Errorf("%d VPCs were made, the quota is 1", made)
 	}
 }
+
+// TestNetworkChanges checks what the console's live pages are told of each write.
+func TestNetworkChanges(t *testing.T) {
+	c := newCampus(t)
+	ctx, p := t.Context(), c.Provider
+	table := must(p.VPC(ctx, c.vpc.ID))(t).RouteTableID
+	g := must(p.CreateGroup(ctx, domain.GroupInput{VPCID: c.vpc.ID, Name: "web"}))(t)
+	a := c.managed(t, c.h, "gate", "")
+	var rule *domain.SecurityRule
+	feed, stop := c.Store.Changes()
+	defer stop()
+	for _, tt := range []struct {
+		name string
+		do   func() error
+		want []string // "kind id", sorted
+	}{
+		{"rename", func() error { return p.RenameVPC(ctx, c.vpc.ID, "centre", 0) }, []string{"vpc " + c.vpc.ID}},
+		{"rule", func() (err error) {
+			rule, err = p.AddRule(ctx, g.ID, web)
+			return err
+		}, []string{"security_group " + g.ID}},
+		{"delete rule", func() error { return p.DeleteRule(ctx, rule.ID) }, []string{"security_group " + g.ID}},
+		{"join", func() error { return p.SetAttachmentGroups(ctx, a.ID, []string{g.ID}, 0) }, []string{"attachment " + a.ID, "security_group " + g.ID}},
+		{"routes", func() error {
+			_, err := p.ReplaceRoutes(ctx, table, []domain.RouteInput{{Destination: "0.0.0.0/0", NextHopID: a.ID}}, 0)
+			return err
+		}, []string{"route_table " + table, "vpc " + c.vpc.ID}},
+		{"no routes", func() error {
+			_, err := p.ReplaceRoutes(ctx, table, nil, 0)
+			return err
+		}, []string{"route_table " + table, "vpc " + c.vpc.ID}},
+		{"detach", func() error { return p.DeleteAttachment(ctx, a.ID) }, []string{"attachment " + a.ID, "security_group " + g.ID, "vpc " + c.vpc.ID}},
+		{"delete vSwitch", func() error { return p.DeleteVSwitch(ctx, c.h.ID) }, []string{"vpc " + c.vpc.ID, "vswitch " + c.h.ID}},
+	} {
+		if err := tt.do(); err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		var got []string
+		for _, change := range <-feed {
+			if change.Account != p.Account().ID {
+				t.Errorf("%s: account %s was told", tt.name, change.Account)
+			}
+			if change.Kind != domain.KindAudit {
+				got = append(got, change.Kind+" "+change.ID)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: told of %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestNetworkAudit checks that a write leaves one entry, with who and what.
+func TestNetworkAudit(t *testing.T) {
+	c := newCampus(t)
+	ctx, p := t.Context(), c.Provider
+	if err := p.RenameVPC(ctx, c.vpc.ID, "centre", 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.CreateVSwitch(ctx, c.vpc.ID, domain.VSwitchInput{CIDR: "10.0.1.0/24"}); err == nil {
+		t.Fatal("a vSwitch that overlaps was made")
+	}
+	var got []string
+	for _, e := range must(p.Audit(ctx, domain.AuditQuery{ResourceID: c.vpc.ID}))(t).Items {
+		got = append(got, fmt.Sprintf("%s %s %s %s %s", e.ActorName, e.Action, e.ResourceName, e.Before, e.After))
+	}
+	want := []string{
+		p.User().Name + ` RenameVPC centre {"name":"core"} {"name":"centre"}`,
+		p.User().Name + ` CreateVPC core  {"cidr":"10.0.0.0/16","region":"cn-hangzhou","vswitches":2}`,
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
