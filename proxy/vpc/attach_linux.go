@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -324,9 +325,9 @@ func (p *pass) wire(ctx context.Context, pl *place, v VSwitch, ns *namespace, pe
 	return p.plug(ctx, pl, l, v, ns, peer)
 }
 
-// plug puts the port l into its bridge, furnishes the inside, and brings the port
-// up. The bridge is told who is behind the port: it learns nothing there and sends
-// nothing there that is for others.
+// plug puts the port l into its bridge, brings it up and furnishes the inside. The
+// bridge is told who is behind the port: it learns nothing there and sends nothing
+// there that is for others.
 func (p *pass) plug(ctx context.Context, pl *place, l *link, v VSwitch, ns *namespace, peer string) error {
 	h, err := p.router(ctx)
 	if err != nil {
@@ -346,10 +347,33 @@ func (p *pass) plug(ctx context.Context, pl *place, l *link, v VSwitch, ns *name
 	if err := h.NeighSet(station); err != nil {
 		return fmt.Errorf("tell the bridge its station: %w", err)
 	}
+	if err := p.up(ctx, l); err != nil {
+		return err
+	}
 	if err := p.furnish(ctx, pl, v, ns, peer); err != nil {
 		return err
 	}
-	return p.up(ctx, l)
+	return carries(ctx, h, l.index)
+}
+
+// carries waits until a device that is up carries packets. The kernel learns in
+// the background that the other end is up too, within milliseconds; what is sent
+// meanwhile is lost, and a lost SYN comes again after a whole second.
+func carries(ctx context.Context, h *netlink.Handle, index int) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for {
+		l, err := h.LinkByIndex(index)
+		if err != nil {
+			return err
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if pause(ctx, time.Millisecond/2) != nil {
+			return fmt.Errorf("%s does not come up", l.Attrs().Name)
+		}
+	}
 }
 
 func (p *pass) enslave(ctx context.Context, l *link, v VSwitch) error {
@@ -404,7 +428,7 @@ func (p *pass) furnish(ctx context.Context, pl *place, v VSwitch, ns *namespace,
 		if err := h.RouteReplace(&netlink.Route{LinkIndex: index, Gw: gateway}); err != nil {
 			return fmt.Errorf("default route: %w", err)
 		}
-		return nil
+		return carries(ctx, h, index)
 	}
 	for _, to := range p.n.CIDRs {
 		if to.Masked() == v.CIDR.Masked() {
@@ -418,7 +442,7 @@ func (p *pass) furnish(ctx context.Context, pl *place, v VSwitch, ns *namespace,
 			return fmt.Errorf("route to %v: %w", to, err)
 		}
 	}
-	return nil
+	return carries(ctx, h, index)
 }
 
 // ownRoute checks that the route to a range, which is there, leads over link.

@@ -66,6 +66,9 @@ func (p *pass) mac(kind, id string) net.HardwareAddr {
 // with the gateway's address, says at once what is unreachable, and has many ports
 // to dial from.
 var routerSysctls = map[string]string{
+	"bridge/bridge-nf-call-arptables":       "0", // what is bridged is not routed
+	"bridge/bridge-nf-call-iptables":        "0",
+	"bridge/bridge-nf-call-ip6tables":       "0",
 	"ipv4/ip_forward":                       "1",
 	"ipv4/icmp_ratelimit":                   "0",
 	"ipv4/ip_local_port_range":              "1024 65535",

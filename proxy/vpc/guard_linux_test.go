@@ -18,7 +18,7 @@ import (
 
 // wire is a packet socket on a device.
 type wire struct {
-	t     *testing.T
+	t     testing.TB
 	file  *os.File
 	index int
 }
@@ -184,7 +184,7 @@ func (h *hostile) forgeries() map[string][]byte {
 		"IPv4 from the victim's MAC":               to(h.victim, malloryIP),
 		"IPv4 from the gateway's MAC":              to(h.gateway, malloryIP),
 		"IPv4 from a MAC of its own choice":        to(h.nobody, malloryIP),
-		"IPv6":                                     ether(broadcast, h.me, unix.ETH_P_IPV6, content),
+		"IPv6":                                     ether(broadcast, h.me, unix.ETH_P_IPV6, []byte{0x60, 0, 0, 0, 0, 32, 59, 64}, content[:32], content[:32]),
 		"IPv4 in a VLAN as another":                tagged(7, to(h.me, clientIP)),
 		"IPv4 in two VLANs":                        tagged(7, tagged(8, to(h.me, malloryIP))),
 		"PPPoE":                                    ether(broadcast, h.me, unix.ETH_P_PPP_SES, content),

@@ -3,6 +3,7 @@ package vpc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,16 +24,16 @@ import (
 // lab is a driver with an installation of its own.
 type lab struct {
 	*namespaces
-	t *testing.T
+	t testing.TB
 }
 
 // newLab takes everything away at the end, whatever the test did.
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	return openLab(t, fmt.Sprintf("t%06x", time.Now().UnixNano()&0xffffff))
 }
 
-func openLab(t *testing.T, installation string) *lab {
+func openLab(t testing.TB, installation string) *lab {
 	t.Helper()
 	mode := os.Getenv(envMode)
 	if mode == "" {
@@ -150,7 +151,7 @@ func (l *lab) listenIn(network, attachment, at string) (net.Listener, error) {
 }
 
 // talk wants an answer from the other side and then its echo.
-func talk(t *testing.T, c net.Conn, err error, want string) {
+func talk(t testing.TB, c net.Conn, err error, want string) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -174,23 +175,15 @@ func talk(t *testing.T, c net.Conn, err error, want string) {
 }
 
 // refused wants a dial to fail with one of errors.
-func refused(t *testing.T, c net.Conn, err error, want ...error) {
+func refused(t testing.TB, c net.Conn, err error, want ...error) {
 	t.Helper()
 	if err == nil {
 		c.Close()
 		t.Fatal("connected")
 	}
-	if !slices.ContainsFunc(want, func(w error) bool { return is(err, w) }) {
+	if !slices.ContainsFunc(want, func(w error) bool { return errors.Is(err, w) }) {
 		t.Fatalf("got %v, want one of %v", err, want)
 	}
-}
-
-func is(err, want error) bool {
-	if want == context.DeadlineExceeded {
-		ne, ok := err.(net.Error)
-		return ok && ne.Timeout()
-	}
-	return strings.Contains(err.Error(), want.Error())
 }
 
 // run runs a command in an attachment to its end.
