@@ -61,12 +61,16 @@ func (s *Scope) Members(ctx context.Context) ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	return membersOf(db, s.account.ID)
+}
+
+func membersOf(db *gorm.DB, account string) ([]Member, error) {
 	var rows []struct {
 		User
 		Role Role
 	}
-	err = db.Table("memberships m").Select("u.id, u.name, u.display_name, u.operator, u.disabled, u.demo, u.created_at, m.role").
-		Joins("JOIN users u ON u.id = m.user_id").Where("m.account_id = ?", s.account.ID).Order("u.name").Find(&rows).Error
+	err := db.Table("memberships m").Select("u.id, u.name, u.display_name, u.operator, u.disabled, u.demo, u.created_at, m.role").
+		Joins("JOIN users u ON u.id = m.user_id").Where("m.account_id = ?", account).Order("u.name").Find(&rows).Error
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)
 	}
