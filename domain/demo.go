@@ -109,13 +109,13 @@ func (o *Operator) RemoveDemo(ctx context.Context) error {
 // leaveDemo takes the demo's services away from the endpoints of other accounts,
 // and its endpoints from the services of others.
 func (t *tx) leaveDemo() error {
-	var peers []Connection
-	err := t.Where("provider_id IN " + demoAccounts + " AND consumer_id NOT IN " + demoAccounts).Order("endpoint_id").Find(&peers).Error
+	var in, out []Connection
+	err := t.Where("provider_id IN " + demoAccounts + " AND consumer_id NOT IN " + demoAccounts).Order("endpoint_id").Find(&in).Error
 	if err != nil {
 		return fmt.Errorf("read connections to the demo: %w", err)
 	}
-	var connected []string
-	for _, c := range peers {
+	var live []string
+	for _, c := range in {
 		switch c.Status {
 		case ServiceDeleted, Deleting:
 		case Disconnected:
@@ -126,24 +126,29 @@ func (t *tx) leaveDemo() error {
 			if err := t.move(l, ServiceGone, nil); err != nil {
 				return err
 			}
+			if err := t.auditIn(l.AccountID, "ServiceDeleted", KindEndpoint, l.ID, l.Name, map[string]any{"status": c.Status}, map[string]any{"status": l.Connection.Status}); err != nil {
+				return err
+			}
 		default:
-			connected = append(connected, c.EndpointID+" of account "+c.ConsumerID)
+			live = append(live, c.EndpointID+" of account "+c.ConsumerID)
 		}
 	}
-	if n := len(connected); n > 0 {
-		if n > maxNamed {
-			connected = append(connected[:maxNamed], fmt.Sprintf("%d others", n-maxNamed))
+	if n := len(live); n > 0 {
+		if n > maxNamedUses {
+			live = append(live[:maxNamedUses], fmt.Sprintf("%d more", n-maxNamedUses))
 		}
-		return fail(Conflict, "demo_in_use", "Endpoints of other accounts are connected to services of the demo: %s. Delete them or reject their connections first.", strings.Join(connected, ", "))
+		return fail(Conflict, "demo_in_use", "Endpoints of other accounts are connected to services of the demo: %s. Delete them or reject their connections first.", strings.Join(live, ", "))
 	}
-	var left []Connection
-	err = t.Where("consumer_id IN " + demoAccounts + " AND provider_id NOT IN " + demoAccounts).Find(&left).Error
+	err = t.Where("consumer_id IN " + demoAccounts + " AND provider_id NOT IN " + demoAccounts).Order("endpoint_id").Find(&out).Error
 	if err != nil {
 		return fmt.Errorf("read connections of the demo: %w", err)
 	}
-	for _, c := range left {
+	for _, c := range out {
 		t.touched(c.ProviderID, KindConnection, c.EndpointID)
 		t.touched(c.ProviderID, KindService, c.ServiceID)
+		if err := t.auditIn(c.ProviderID, "ConnectionDeleted", KindConnection, c.EndpointID, "", nil, nil); err != nil {
+			return err
+		}
 	}
 	return nil
 }

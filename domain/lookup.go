@@ -19,7 +19,7 @@ func (o *Operator) FindAttachment(ctx context.Context, name string) (string, err
 		db = db.Where("id = ? OR name = ?", name, name)
 	}
 	var found []Attachment
-	if err := db.Order("account_id, id").Limit(maxNamed + 1).Find(&found).Error; err != nil {
+	if err := db.Order("account_id, id").Limit(maxNamedUses + 1).Find(&found).Error; err != nil {
 		return "", fmt.Errorf("find attachment: %w", err)
 	}
 	switch len(found) {

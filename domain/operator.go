@@ -157,10 +157,7 @@ func newAccountID() (string, error) {
 
 // Accounts lists accounts by name.
 func (o *Operator) Accounts(ctx context.Context, q Query) (Page[Account], error) {
-	db := o.store.handle(ctx)
-	if q.Text != "" {
-		db = db.Where(`(id = ? OR lower(name) LIKE ? ESCAPE '\')`, strings.TrimSpace(q.Text), "%"+like(strings.ToLower(q.Text)))
-	}
+	db := matching(o.store.handle(ctx), q.Text)
 	return paginate(db, q, order{columns: []string{"name"}}, func(a Account) []any { return []any{a.Name} })
 }
 
@@ -251,10 +248,7 @@ func (o *Operator) CreateUser(ctx context.Context, in UserInput) (*User, error) 
 
 // Users lists users by name.
 func (o *Operator) Users(ctx context.Context, q Query) (Page[User], error) {
-	db := o.store.handle(ctx).Omit("password_hash")
-	if q.Text != "" {
-		db = db.Where(`(id = ? OR name LIKE ? ESCAPE '\')`, strings.TrimSpace(q.Text), "%"+like(strings.ToLower(q.Text)))
-	}
+	db := matching(o.store.handle(ctx).Omit("password_hash"), q.Text)
 	return paginate(db, q, order{columns: []string{"name"}}, func(u User) []any { return []any{u.Name} })
 }
 
@@ -553,9 +547,6 @@ func (in OfferInput) check() error {
 	return errors.Join(faults...)
 }
 
-// maxNamed is how many users of something a refusal names.
-const maxNamed = 5
-
 // DeleteOffer withdraws an offer. A Conflict names the attachments that use it.
 func (o *Operator) DeleteOffer(ctx context.Context, id string) error {
 	return o.write(ctx, func(t *tx) error {
@@ -563,23 +554,15 @@ func (o *Operator) DeleteOffer(ctx context.Context, id string) error {
 		if err := find(t.DB, KindOffer, &row, "id = ?", id); err != nil {
 			return err
 		}
-		var used []struct{ Name, AccountID string }
-		err := t.Model(&Attachment{}).Where("offer_id = ?", id).Order("id").Limit(maxNamed + 1).Find(&used).Error
-		if err != nil {
-			return fmt.Errorf("read attachments: %w", err)
+		var in uses
+		if err := in.add(t.Model(&Attachment{}).Where("offer_id = ?", id), KindAttachment); err != nil {
+			return err
 		}
-		if len(used) > 0 {
-			var names []string
-			for _, a := range used[:min(len(used), maxNamed)] {
-				names = append(names, a.Name+" of account "+a.AccountID)
-			}
-			if len(used) > maxNamed {
-				names = append(names, "others")
-			}
-			return fail(Conflict, "offer_in_use", "Attachments use this offer: %s.", strings.Join(names, ", "))
+		if err := in.refusal(KindOffer, row.Label); err != nil {
+			return err
 		}
-		if err := t.Where("id = ?", id).Delete(&Offer{}).Error; err != nil {
-			return fmt.Errorf("delete offer: %w", err)
+		if err := t.remove(&Offer{}, "id = ?", id); err != nil {
+			return err
 		}
 		if row.AccountID != "" {
 			t.touched(row.AccountID, KindOffer, id)

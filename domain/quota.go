@@ -132,5 +132,5 @@ func (t *tx) quota(account, name string, used int64) error {
 	if used < int64(value) {
 		return nil
 	}
-	return fail(Limit, "quota_"+name, "The limit of %s is reached: %d of %d. An operator can raise it.", limits[i].label, used, value)
+	return fail(Limit, "quota_"+name, "The limit of %s is %d, and this would make %d. An operator can raise it.", limits[i].label, value, used+1)
 }

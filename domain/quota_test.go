@@ -16,7 +16,7 @@ func TestQuota(t *testing.T) {
 	check(t, domain.Use(ctx, s, "vpcs", 49))
 	err := domain.Use(ctx, s, "vpcs", 50)
 	fails(t, err, domain.Limit, "quota_vpcs")
-	if want := "quota_vpcs: The limit of VPCs is reached: 50 of 50. An operator can raise it."; err == nil || err.Error() != want {
+	if want := "quota_vpcs: The limit of VPCs is 50, and this would make 51. An operator can raise it."; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	check(t, w.Operator.SetQuota(ctx, s.Account().ID, "vpcs", 60))
