@@ -103,9 +103,9 @@ func logged(log *slog.Logger) echo.MiddlewareFunc {
 func recovered(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		defer func() {
-			switch p := recover(); {
-			case p == nil:
-			case p == http.ErrAbortHandler: //nolint:errorlint // net/http compares it likewise
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
 				panic(p)
 			default:
 				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())

@@ -3,7 +3,6 @@ package handlers_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -345,7 +344,7 @@ func TestAPIHasTheRootForItself(t *testing.T) {
 
 func TestPanicIsAnInternalError(t *testing.T) {
 	a := start(t)
-	a.handler.GET("/panic", func(echo.Context) error { panic(fmt.Sprint("at /secret/path.go:1")) })
+	a.handler.GET("/panic", func(echo.Context) error { panic("at /secret/path.go:1") })
 	res := a.do(t, a.browser(t), "GET", "/panic", nil)
 	if res.StatusCode != http.StatusInternalServerError {
 		t.Errorf("got %d, want 500", res.StatusCode)

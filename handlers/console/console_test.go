@@ -208,7 +208,7 @@ func TestFailuresAreMappedOnce(t *testing.T) {
 func TestScope(t *testing.T) {
 	a := newTestApp(t, func(k *Console, r router) {
 		r.get("/who", func(c echo.Context, s *domain.Scope) error {
-			return c.String(http.StatusOK, s.User().Name+" "+k.page(c, s, "", "").User.Login)
+			return c.String(http.StatusOK, s.User().Name+" as "+k.page(c, s, "", "").User.Login)
 		})
 		r.post("/write", func(c echo.Context, s *domain.Scope) error { return c.String(http.StatusOK, s.Account().ID) })
 		r.adminGet("/place", func(c echo.Context, _ *domain.Operator) error { return c.String(http.StatusOK, "operator") })
@@ -231,7 +231,7 @@ func TestScope(t *testing.T) {
 	a.signIn(t, b, a.user(t, "mara", a.Provider))
 	a.signIn(t, b, a.user(t, "jon", a.Consumer))
 
-	for account, want := range map[string]string{provider: "mara mara", consumer: "jon jon"} {
+	for account, want := range map[string]string{provider: "mara as mara", consumer: "jon as jon"} {
 		if res := a.get(t, b, "/a/"+account+"/who"); res.body != want {
 			t.Errorf("in %s acts %q, want %q", account, res.body, want)
 		}

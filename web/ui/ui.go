@@ -127,7 +127,8 @@ func relative(at, now time.Time) string {
 	if d < 0 {
 		d, format = -d, "in %s"
 	}
-	n, unit := 0, ""
+	var n int
+	var unit string
 	switch {
 	case d < 10*time.Second:
 		if format[0] == 'i' {
