@@ -248,6 +248,16 @@ func TestScope(t *testing.T) {
 		t.Errorf("/things/t-1 leads to %q", res.Header.Get("Location"))
 	}
 
+	switching := a.get(t, b, "/a/"+provider+"/things/t-1?tab=x").doc(t).Find("[data-testid=failure] a")
+	if to := switching.AttrOr("href", ""); to != "/a/"+consumer+"/things/t-1?tab=x" || !strings.Contains(switching.Text(), "Switch to consumer") {
+		t.Errorf("a link into another account of ours leads to %q", to)
+	}
+	other := a.browser(t)
+	a.signIn(t, other, a.user(t, "ann", a.Provider))
+	if res := a.get(t, other, "/a/"+provider+"/things/t-1"); res.StatusCode != http.StatusNotFound || strings.Contains(res.body, "consumer") {
+		t.Errorf("who may not see it is told: %d", res.StatusCode)
+	}
+
 	// A form of one account does not write in another.
 	for form, want := range map[string]int{provider: http.StatusOK, consumer: http.StatusConflict, "": http.StatusConflict} {
 		if res := a.post(t, b, "/a/"+provider+"/write", url.Values{"account": {form}}); res.StatusCode != want {

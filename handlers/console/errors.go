@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -105,7 +106,30 @@ func (k *Console) answer(c echo.Context, f layout.Failure) error {
 	if ref, err := url.Parse(req.Referer()); err == nil && ref.Host == req.Host && ref.Path != req.URL.Path {
 		f.Back, f.BackTo = localPath(ref.RequestURI()), "Back"
 	}
+	k.offerSwitch(c, &f)
 	return render(c, f.Code, layout.ErrorPage(p, f))
+}
+
+// offerSwitch leads to the account that has what this one has not: a link to
+// /a/1/services/x is followed in a browser that may see x in account 2.
+func (k *Console) offerSwitch(c echo.Context, f *layout.Failure) {
+	// "", "a", account, noun, id, and what is asked of it
+	parts := strings.SplitN(c.Request().URL.Path, "/", 6)
+	if f.Code != http.StatusNotFound || c.Request().Method != http.MethodGet || len(parts) < 5 || parts[1] != "a" {
+		return
+	}
+	who, err := k.identities(c)
+	if err != nil {
+		return
+	}
+	if a := k.whose(c, who, parts[3], parts[4]); a != nil && a.ID != parts[2] {
+		parts[2] = a.ID
+		f.Title, f.Text = "This is in "+a.Name, "You may see it there."
+		f.Back, f.BackTo = strings.Join(parts, "/"), "Switch to "+a.Name
+		if q := c.Request().URL.RawQuery; q != "" {
+			f.Back += "?" + q
+		}
+	}
 }
 
 // toSignIn sends a stranger to the sign-in page, and after it back to what they

@@ -119,16 +119,29 @@ func (k *Console) elsewhere(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	noun, id := strings.Split(c.Path(), "/")[1], c.Param("id")
+	a := k.whose(c, who, strings.Split(c.Path(), "/")[1], c.Param("id"))
+	if a == nil {
+		return echo.ErrNotFound
+	}
+	return c.Redirect(http.StatusSeeOther, "/a/"+a.ID+c.Request().URL.RequestURI())
+}
+
+// whose is the account that has the object, of those that somebody signed in may
+// see; or nil.
+func (k *Console) whose(c echo.Context, who []*domain.Identity, noun, id string) *domain.Account {
+	has := k.resources[noun]
+	if has == nil {
+		return nil
+	}
 	for _, i := range who {
 		for _, a := range i.Accounts() {
 			s, err := i.Scope(a.Account.ID, k.actor(c))
-			if err == nil && k.resources[noun](c.Request().Context(), s, id) == nil {
-				return c.Redirect(http.StatusSeeOther, "/a/"+a.Account.ID+c.Request().URL.RequestURI())
+			if err == nil && has(c.Request().Context(), s, id) == nil {
+				return &a.Account
 			}
 		}
 	}
-	return echo.ErrNotFound
+	return nil
 }
 
 // sameAccount refuses a form that was made for another account than the path's:
