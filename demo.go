@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/domain"
-	"github.com/openprivatelink/openprivatelink/web/ui"
 )
 
 // The demo is a real network: two VPCs with the same addresses, two HTTP servers
@@ -39,17 +38,6 @@ var demoMembers = []struct{ name, display, account string }{
 	{"mara", "Mara Lindt", demoProvider},
 	{"jorge", "Jorge Ortiz", demoConsumer},
 	{"tess", "Tess Vermeer", demoStranger},
-}
-
-// demoSide colours the pages of the demo's accounts, since one person plays both.
-func demoSide(a domain.Account) ui.Side {
-	switch {
-	case !a.Demo:
-		return ""
-	case a.ID == demoProvider:
-		return ui.Provider
-	}
-	return ui.Consumer
 }
 
 // seedDemo fills an empty store.

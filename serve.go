@@ -23,14 +23,19 @@ import (
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/handlers"
-	"github.com/openprivatelink/openprivatelink/handlers/console"
-	"github.com/openprivatelink/openprivatelink/handlers/session"
 	"github.com/openprivatelink/openprivatelink/proxy"
 	"github.com/openprivatelink/openprivatelink/proxy/reconcile"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
 const (
+	// Limits of a browser's connection: nobody holds one by sending or taking
+	// slowly. The event stream sets its own.
+	readTimeout  = 30 * time.Second
+	writeTimeout = 60 * time.Second
+	idleTimeout  = 2 * time.Minute
+	maxHeader    = 64 << 10 // bytes
+
 	// httpGrace is how long answers in progress may take when the server ends.
 	httpGrace = 5 * time.Second
 	// stopGrace is how long the engine may take to remove its networks.
@@ -116,14 +121,13 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), loop)
-	key, err := c.sessionKey()
+	console, err := handlers.New(handlers.Config{
+		Store: store, Metrics: registry, SessionKeys: c.sessionKey, PublicURL: c.publicAddress(public), TrustedProxies: proxies,
+		NetworkMode: mode, NetworkReason: reason, Version: version, Log: log,
+	})
 	if err != nil {
 		return err
 	}
-	pages := console.New(console.Config{
-		Sessions: session.New(store, key, public.Scheme == "https"), Log: log, Version: version, Notice: notice(mode, reason), Side: demoSide,
-	})
-	h := handlers.New(handlers.Config{Console: pages, Metrics: registry, Ready: store.Ready, PublicURL: c.publicAddress(public), Trusted: proxies, Log: log})
 	control, err := listenControl(c.controlPath())
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
@@ -135,12 +139,13 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGHUP, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	srv := handlers.Server(h, log)
-	changes, unfollow := store.Changes()
-	defer unfollow()
+	srv := &http.Server{
+		Handler: console, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
 	group, gctx := errgroup.WithContext(run)
 	group.Go(func() error { return loop.Run(gctx) })
-	group.Go(func() error { return pages.Follow(gctx, changes) })
+	group.Go(func() error { return console.Run(gctx) })
 	group.Go(func() error { return serveControl(gctx, control, a, func() { end(errStop) }, log) })
 	group.Go(func() error { return keepHouse(gctx, store.System(), log) })
 	group.Go(func() error {
@@ -198,14 +203,6 @@ func (c *config) networkMode() (mode, reason string, err error) {
 		return "", "", fmt.Errorf("--network: %q is none of auto, netns, userns, loopback", c.network)
 	}
 	return vpc.Probe(c.network)
-}
-
-// notice is what every page has to say about the network mode.
-func notice(mode, reason string) string {
-	if mode != "loopback" {
-		return ""
-	}
-	return "Loopback mode: VPCs are addresses of this machine, with no isolation from each other or from other programs. " + reason
 }
 
 // publicAddress is how browsers reach the console, or nil if they may say so themselves.

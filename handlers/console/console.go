@@ -72,7 +72,13 @@ func New(c Config) *Console {
 }
 
 // areas are the pages, each registered in the file that has its handlers.
-var areas = []func(*Console, router){}
+var areas = []func(*Console, router){
+	(*Console).overviewArea, (*Console).startArea,
+	(*Console).serviceArea, (*Console).connectionArea, (*Console).balancerArea,
+	(*Console).endpointArea, (*Console).catalogueArea,
+	(*Console).vpcsArea, (*Console).attachmentsArea, (*Console).routesArea, (*Console).groupsArea,
+	(*Console).auditArea,
+}
 
 // Public are the routes that need no session; every other route of the console
 // answers a stranger with the way to the sign-in page.
