@@ -302,7 +302,7 @@ func (e *Local) refill(id string) {
 			}
 			var slots []slot
 			for _, s := range e.snapshot.ServerGroups[l.ServerGroup].Servers {
-				if r := e.servers[l.ServerGroup][s.ID]; r != nil && s.Weight > 0 && (b.CrossZone || s.Zone == z.Zone) {
+				if r := e.servers[l.ServerGroup][s.ID]; r != nil && s.Weight > 0 && (b.CrossZone || s.Zone == "" || s.Zone == z.Zone) {
 					slots = append(slots, slot{server: r, weight: s.Weight})
 				}
 			}

@@ -21,7 +21,8 @@ import (
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
-// each runs a test on an engine in this process and on one behind a socket.
+// each runs a test on an engine in this process, on one behind a socket, and on one
+// that makes real namespaces, where that is possible.
 func each(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	t.Parallel()
@@ -33,6 +34,10 @@ func each(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Run("remote", func(t *testing.T) {
 		t.Parallel()
 		d := newFake()
+		test(t, newWorld(t, d, startRemote(t, d, t.TempDir())))
+	})
+	t.Run("namespaces", func(t *testing.T) {
+		d := namespaces(t)
 		test(t, newWorld(t, d, startRemote(t, d, t.TempDir())))
 	})
 }
@@ -77,7 +82,7 @@ func socketDir(tb testing.TB) string {
 }
 
 // connected is a world whose endpoint carries to one server.
-func (w *world) connected(handle func(*net.TCPConn)) *world {
+func (w *world) connected(handle proxytest.Handler) *world {
 	w.Helper()
 	w.apply()
 	w.serve(1, handle)
@@ -94,12 +99,16 @@ func TestStatus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if want := w.driver.Capabilities(); got.Mode != want.Mode || got.Reason != want.Reason {
+			t.Errorf("mode %q because %q, want %q because %q", got.Mode, got.Reason, want.Mode, want.Reason)
+		}
+		got.Mode, got.Reason = "", ""
 		if got.Started.IsZero() {
 			t.Error("the engine does not say when it started")
 		}
 		got.Started = time.Time{}
 		want := proxy.Status{
-			Version: "test", PID: os.Getpid(), Mode: "fake", Reason: "a test", Installation: "test", Generation: 2,
+			Version: "test", PID: os.Getpid(), Installation: "test", Generation: 2,
 			Flows: 1, Listeners: 4, // two zones of the endpoint and of the load balancer
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -457,7 +466,7 @@ func TestWholeSnapshotDeletesTheRest(t *testing.T) {
 
 func TestServers(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		name := func(n int) func(*net.TCPConn) {
+		name := func(n int) proxytest.Handler {
 			return func(c *net.TCPConn) {
 				_, _ = fmt.Fprint(c, n)
 				proxytest.Echo(c)
@@ -544,6 +553,11 @@ func TestOnlyServersOfTheZone(t *testing.T) {
 		w.connected(proxytest.Echo)
 		w.echoes(w.mustDial(epH), "the server is in zone h")
 		w.resets(epI)
+		anywhere := w.server(1, 100)
+		anywhere.Zone = ""
+		w.servers(anywhere)
+		w.apply()
+		w.echoes(w.mustDial(epI), "the server is in no zone")
 	})
 }
 

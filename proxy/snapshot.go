@@ -114,7 +114,7 @@ type ServerGroup struct {
 // service it is an address of the host, dialled from the host's namespace.
 type Server struct {
 	ID      string         `json:"id"`
-	Zone    string         `json:"zone"`
+	Zone    string         `json:"zone"` // empty: it serves every zone alike, as a host service does
 	Address netip.AddrPort `json:"address"`
 	Host    bool           `json:"host,omitempty"`
 	Weight  int            `json:"weight"` // 0: no new flows

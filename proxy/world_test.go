@@ -14,15 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/openprivatelink/openprivatelink/proxy"
 	"github.com/openprivatelink/openprivatelink/proxy/proxytest"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // soon is how long a test waits for what must happen.
 const soon = 10 * time.Second
@@ -206,7 +202,7 @@ func (w *world) server(n, weight int) proxy.Server {
 }
 
 // serve runs the nth server of the provider. Its VPC must have been made.
-func (w *world) serve(n int, handle func(*net.TCPConn)) net.Listener {
+func (w *world) serve(n int, handle proxytest.Handler) net.Listener {
 	w.Helper()
 	ln, err := w.driver.Listen(w.Context(), provider, netip.AddrPortFrom(backend(n), w.port))
 	if err != nil {

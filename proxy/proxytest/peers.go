@@ -11,9 +11,12 @@ import (
 	"testing"
 )
 
+// Handler is one side of a connection; the connection is closed when it returns.
+type Handler func(*net.TCPConn)
+
 // Serve answers each connection to ln with handle, in a goroutine of its own and
 // closed after it, until the test ends.
-func Serve(tb testing.TB, ln net.Listener, handle func(*net.TCPConn)) {
+func Serve(tb testing.TB, ln net.Listener, handle Handler) {
 	tb.Helper()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -63,7 +66,7 @@ func Sum(c *net.TCPConn) {
 
 // Say returns a server that says text at once, ends its half, and then waits for
 // the peer's end.
-func Say(text string) func(*net.TCPConn) {
+func Say(text string) Handler {
 	return func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, text)
 		_ = c.CloseWrite()

@@ -1,0 +1,107 @@
+package proxy_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/openprivatelink/openprivatelink/proxy"
+	"github.com/openprivatelink/openprivatelink/proxy/proxytest"
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
+)
+
+// A change cuts nothing that it does not name: streams that never pause run through
+// random edits of everything around them.
+func TestEditsCutNothing(t *testing.T) {
+	const streams, edits = 200, 50
+	each(t, func(t *testing.T, w *world) {
+		w.servers(w.server(1, 100), w.server(2, 100))
+		w.serve2(proxytest.Echo)
+		random := rand.New(rand.NewPCG(1, 2))
+		var running sync.WaitGroup
+		var stop atomic.Bool
+		var rounds atomic.Int64
+		for i := range streams {
+			c := w.mustDial([]netip.Addr{epH, epI}[i%2])
+			running.Go(func() {
+				for !stop.Load() {
+					if err := echo(c, "a line that comes back"); err != nil {
+						t.Errorf("stream %d: %v", i, err)
+						return
+					}
+					rounds.Add(1)
+				}
+			})
+		}
+		for n := range edits {
+			w.shall = clone(w.shall)
+			w.edit(random, n)
+			w.apply()
+		}
+		stop.Store(true)
+		running.Wait()
+		if rounds.Load() < streams {
+			t.Errorf("%d rounds in all: the streams did not run", rounds.Load())
+		}
+		if st, err := w.engine.Status(t.Context()); err != nil || st.Flows != streams {
+			t.Errorf("%d flows live, want %d (%v)", st.Flows, streams, err)
+		}
+	})
+}
+
+// serve2 connects the endpoint to two servers.
+func (w *world) serve2(handle proxytest.Handler) {
+	w.Helper()
+	w.connected(handle)
+	w.serve(2, handle)
+}
+
+// edit changes something that names no stream of the endpoint.
+func (w *world) edit(random *rand.Rand, n int) {
+	switch random.IntN(9) {
+	case 0: // rules, even to nobody
+		g := w.shall.Groups[firewall]
+		g.Rules = []verdict.Rule{{ID: fmt.Sprint("sgr-", n), Priority: 1, Policy: verdict.Drop, Protocol: verdict.All, Peer: range16}}
+		w.shall.Groups[firewall] = g
+	case 1: // the endpoint's other fields
+		ep := w.shall.Endpoints[endpoint]
+		ep.Version++
+		ep.Groups = []string{firewall, fmt.Sprint("sg-", n)}
+		w.shall.Endpoints[endpoint] = ep
+	case 2: // another endpoint, that leads to the same place
+		id := fmt.Sprint("ep-other-", random.IntN(5))
+		at := netip.AddrFrom4([4]byte{10, 0, 7, byte(1 + random.IntN(200))})
+		w.shall.Endpoints[id] = proxy.Endpoint{ID: id, Network: consumer, Carry: true, Groups: []string{firewall}, Version: int64(n), Zones: []proxy.EndpointZone{
+			{Zone: zoneH, Address: at, Carry: true, LoadBalancer: balancer},
+		}}
+	case 3: // and away with it
+		delete(w.shall.Endpoints, fmt.Sprint("ep-other-", random.IntN(5)))
+	case 4: // more servers, other weights
+		w.servers(w.server(1, random.IntN(3)*50), w.server(2, random.IntN(3)*50), w.server(3, random.IntN(3)*50))
+	case 5: // health checks
+		g := w.shall.ServerGroups[group]
+		g.Health = proxy.HealthCheck{Enabled: random.IntN(2) == 0, Interval: 1 + random.IntN(3)}
+		w.shall.ServerGroups[group] = g
+	case 6: // more listeners, another idle time-out
+		lb := w.shall.LoadBalancers[balancer]
+		lb.CrossZone = random.IntN(2) == 0
+		lb.Listeners = []proxy.Listener{{ID: "lsn-1", Protocol: verdict.TCP, Port: w.port, ServerGroup: group, IdleTimeout: 100 + n}}
+		if random.IntN(2) == 0 {
+			lb.Listeners = append(lb.Listeners, proxy.Listener{ID: "lsn-2", Protocol: verdict.TCP, Port: w.port + 1, ServerGroup: "sgp-2"})
+		}
+		w.shall.LoadBalancers[balancer] = lb
+	case 7: // networks
+		for _, id := range []string{consumer, provider} {
+			v := w.shall.Networks[id]
+			v.Addresses = append(v.Addresses[:len(v.Addresses):len(v.Addresses)], netip.AddrFrom4([4]byte{10, 0, 9, byte(n)}))
+			w.shall.Networks[id] = v
+		}
+	case 8: // another server behind the listener
+		w.shall.ServerGroups["sgp-2"] = proxy.ServerGroup{ID: "sgp-2", Servers: []proxy.Server{w.server(3, n)}}
+		w.shall.ServerGroups = maps.Clone(w.shall.ServerGroups)
+	}
+}

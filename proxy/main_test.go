@@ -1,0 +1,145 @@
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/openprivatelink/openprivatelink/proxy"
+	"github.com/openprivatelink/openprivatelink/proxy/proxytest"
+	"github.com/openprivatelink/openprivatelink/proxy/vpc"
+)
+
+// As package main of the program does.
+func init() { runtime.LockOSThread() }
+
+// envMode tells a run of these tests which kind of namespaces it can make.
+const envMode = "PROXY_TEST_MODE"
+
+// TestMain is also the program that engines, shims, probes and workloads are. For
+// an ordinary user it runs the tests again in a user namespace.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch args := os.Args[2:]; os.Args[1] {
+		case "engine":
+			os.Exit(proxy.EngineMain(args, "test"))
+		case "shim":
+			os.Exit(vpc.ShimMain(args))
+		case "probe-userns":
+			os.Exit(vpc.ProbeMain())
+		case "workload":
+			os.Exit(workload(args))
+		}
+	}
+	if os.Getenv(envMode) == "" && os.Getuid() != 0 {
+		if _, _, err := vpc.Probe(vpc.ModeUserns); err == nil {
+			os.Exit(inUserNamespace())
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func inUserNamespace() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), envMode+"="+vpc.ModeUserns)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = vpc.SysProcAttr(vpc.ModeUserns)
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	} else if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// namespaces returns a driver that makes real ones, and takes everything that it
+// made away at the end.
+func namespaces(tb testing.TB) vpc.Driver {
+	tb.Helper()
+	mode := os.Getenv(envMode)
+	if mode == "" {
+		mode = vpc.ModeNetns
+	}
+	if mode == vpc.ModeNetns && os.Getuid() != 0 {
+		_, _, err := vpc.Probe(vpc.ModeUserns)
+		tb.Skipf("not root, and %v", err)
+	}
+	d, err := vpc.New(vpc.Config{Installation: newInstallation(), Mode: mode, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := errors.Join(d.Sweep(context.Background(), nil), d.Close()); err != nil {
+			tb.Error(err)
+		}
+	})
+	return d
+}
+
+func newInstallation() string { return fmt.Sprintf("p%06x", time.Now().UnixNano()&0xffffff) }
+
+// workload is what tests run inside attachments.
+//
+//	echo PORT         serve an echo at the attachment's address
+//	say ADDR TEXT     connect, send TEXT, end, and print what comes back
+//	stream ADDR       connect and echo without a pause until the end; print how that came
+func workload(args []string) int {
+	fail := func(err error) int {
+		fmt.Println(err)
+		return 1
+	}
+	if args[0] == "echo" {
+		ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", net.JoinHostPort(os.Getenv("OPENPRIVATELINK_ADDRESS"), args[1]))
+		if err != nil {
+			return fail(err)
+		}
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return fail(err)
+			}
+			go func() {
+				defer c.Close()
+				proxytest.Echo(c.(*net.TCPConn))
+			}()
+		}
+	}
+	c, err := (&net.Dialer{Timeout: soon}).Dial("tcp4", args[1])
+	if err != nil {
+		return fail(err)
+	}
+	defer c.Close()
+	switch args[0] {
+	case "say":
+		if _, err := io.WriteString(c, strings.Join(args[2:], " ")); err != nil {
+			return fail(err)
+		}
+		_ = c.(*net.TCPConn).CloseWrite()
+		if _, err := io.Copy(os.Stdout, c); err != nil {
+			return fail(err)
+		}
+	case "stream":
+		for first := true; ; first = false {
+			if err := echo(c, "a line that comes back"); err != nil {
+				return fail(err)
+			}
+			if first {
+				fmt.Println("running")
+			}
+		}
+	}
+	return 0
+}
