@@ -13,7 +13,7 @@ import (
 )
 
 // offers are one of each kind: those of the map's names.
-func (c *campus) offers(t testing.TB) map[string]string {
+func (c *campus) offers(t *testing.T) map[string]string {
 	t.Helper()
 	account := c.Provider.Account().ID
 	ids := map[string]string{}

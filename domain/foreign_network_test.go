@@ -11,6 +11,7 @@ import (
 func init() {
 	first := domain.Query{Limit: 10}
 	register(func(t *testing.T, f *fixture) {
+		t.Helper()
 		ctx, p := t.Context(), f.Provider
 		v := must(p.CreateVPC(ctx, domain.VPCInput{Name: "provider-core", RegionID: domaintest.Region, CIDR: "10.0.0.0/16", VSwitches: []domain.VSwitchInput{
 			{Name: "provider-h", ZoneID: domaintest.ZoneH, CIDR: "10.0.1.0/24"},
@@ -182,10 +183,10 @@ func ownVPC(ctx context.Context, s *domain.Scope) *domain.VPCDetail {
 
 // must returns the value of a call that has to succeed.
 func must[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
+	return func(tb testing.TB) T {
+		tb.Helper()
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		return v
 	}

@@ -20,7 +20,7 @@ type office struct {
 	gate, wall *domain.Attachment
 }
 
-func newOffice(t testing.TB) *office {
+func newOffice(t *testing.T) *office {
 	t.Helper()
 	o := &office{campus: newCampus(t)}
 	o.table = must(o.Provider.VPC(t.Context(), o.vpc.ID))(t).RouteTableID
@@ -29,7 +29,7 @@ func newOffice(t testing.TB) *office {
 }
 
 // up lets the engine have seen an attachment.
-func (o *office) up(t testing.TB, a *domain.Attachment) {
+func (o *office) up(t *testing.T, a *domain.Attachment) {
 	t.Helper()
 	if err := o.Store.DB().Model(&domain.Attachment{}).Where("id = ?", a.ID).Update("engine_up", true).Error; err != nil {
 		t.Fatal(err)

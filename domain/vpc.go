@@ -153,7 +153,7 @@ func parseVPCRange(s string) (netip.Prefix, error) {
 		return p, err
 	}
 	for _, r := range reservedRanges {
-		if r.Prefix.Overlaps(p) {
+		if r.Overlaps(p) {
 			return p, invalid("cidr", "cidr_reserved", "%s has addresses of %s, %s. Take a range in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16.", p, r.Prefix, r.what)
 		}
 	}

@@ -35,7 +35,7 @@ type campus struct {
 	h, i domain.VSwitch
 }
 
-func newCampus(t testing.TB) *campus {
+func newCampus(t *testing.T) *campus {
 	t.Helper()
 	c := &campus{World: domaintest.New(t)}
 	c.vpc = must(c.Provider.CreateVPC(t.Context(), domain.VPCInput{
@@ -49,7 +49,7 @@ func newCampus(t testing.TB) *campus {
 }
 
 // managed makes a managed attachment in a vSwitch; "" chooses the address.
-func (c *campus) managed(t testing.TB, vs domain.VSwitch, name, address string, groups ...string) *domain.Attachment {
+func (c *campus) managed(t *testing.T, vs domain.VSwitch, name, address string, groups ...string) *domain.Attachment {
 	t.Helper()
 	return must(c.Provider.CreateAttachment(t.Context(), domain.AttachmentInput{
 		VPCID: vs.VPCID, VSwitchID: vs.ID, Name: name, Kind: domain.AttachManaged, Address: address, GroupIDs: groups,
@@ -57,7 +57,7 @@ func (c *campus) managed(t testing.TB, vs domain.VSwitch, name, address string, 
 }
 
 // insert puts rows into the store that other parts of the domain write.
-func (c *campus) insert(t testing.TB, rows ...any) {
+func (c *campus) insert(t *testing.T, rows ...any) {
 	t.Helper()
 	for _, r := range rows {
 		if err := c.Store.DB().WithContext(t.Context()).Create(r).Error; err != nil {
@@ -67,7 +67,7 @@ func (c *campus) insert(t testing.TB, rows ...any) {
 }
 
 // staleSince returns what the engine has to look at since f began, as "kind id".
-func (c *campus) staleSince(t testing.TB, f func()) []string {
+func (c *campus) staleSince(t *testing.T, f func()) []string {
 	t.Helper()
 	read := func() []string {
 		var rows []struct{ Kind, ID string }
@@ -221,12 +221,11 @@ func TestDeleteVPC(t *testing.T) {
 		c.managed(t, c.h, fmt.Sprintf("web-%d", i), "")
 	}
 	err := p.DeleteVPC(ctx, c.vpc.ID)
-	de := &domain.Error{}
 	if reason(err) != "vpc_in_use" || domain.KindOf(err) != domain.Conflict {
 		t.Fatalf("got %v, want a Conflict", err)
 	}
-	if de = err.(*domain.Error); strings.Count(de.Message, "att-") != 5 || !strings.Contains(de.Message, "attachment web-4 (att-") || !strings.Contains(de.Message, " and 2 more.") {
-		t.Errorf("the message names the wrong ones: %s", de.Message)
+	if s := err.Error(); strings.Count(s, "att-") != 5 || !strings.Contains(s, "attachment web-4 (att-") || !strings.Contains(s, " and 2 more.") {
+		t.Errorf("the message names the wrong ones: %v", err)
 	}
 	for _, a := range must(p.Attachments(ctx, domain.Query{}))(t).Items {
 		if err := p.DeleteAttachment(ctx, a.ID); err != nil {
