@@ -9,6 +9,7 @@ import (
 
 func init() {
 	register(func(t *testing.T, f *fixture) {
+		t.Helper()
 		f.id["account"] = f.Provider.Account().ID
 		member := f.As(f.Provider.Account().ID, domain.RoleNetwork)
 		f.id["owner"], f.id["member"] = f.Provider.User().ID, member.User().ID

@@ -22,34 +22,36 @@ func TestNothingScans(t *testing.T) {
 		t.Skip("the plans are SQLite's")
 	}
 	f := build(t)
-	everyTrial(t, func(t *testing.T, tr trial) {
-		if strings.HasSuffix(string(tr.needs), ":write") {
-			t.Skip("writes")
-		}
-		var statements []string
-		s := domain.Traced(f.Provider, func(sql string) { statements = append(statements, sql) })
-		if _, err := tr.call(t.Context(), s, f); err != nil && tr.rows != nil {
-			t.Fatal(err)
-		}
-		if tr.rows != nil && len(statements) == 0 {
-			t.Fatal("no statement was seen")
-		}
-		for _, sql := range statements {
-			if !strings.HasPrefix(sql, "SELECT") {
-				continue
+	for name, tr := range everyTrial {
+		t.Run(name, func(t *testing.T) {
+			if strings.HasSuffix(string(tr.needs), ":write") {
+				t.Skip("writes")
 			}
-			var steps []struct{ Detail string }
-			if err := f.Store.DB().Raw("EXPLAIN QUERY PLAN " + sql).Scan(&steps).Error; err != nil {
-				t.Fatalf("explain %s: %v", sql, err)
+			var statements []string
+			s := domain.Traced(f.Provider, func(sql string) { statements = append(statements, sql) })
+			if _, err := tr.call(t.Context(), s, f); err != nil && tr.rows != nil {
+				t.Fatal(err)
 			}
-			for _, step := range steps {
-				if strings.HasPrefix(step.Detail, "SCAN") && !small.MatchString(step.Detail) {
-					t.Errorf("%s\n\tof %s", step.Detail, sql)
+			if tr.rows != nil && len(statements) == 0 {
+				t.Fatal("no statement was seen")
+			}
+			for _, sql := range statements {
+				if !strings.HasPrefix(sql, "SELECT") {
+					continue
 				}
-				if strings.Contains(step.Detail, "TEMP B-TREE FOR ORDER BY") && page.MatchString(sql) {
-					t.Errorf("%s\n\tof %s", step.Detail, sql)
+				var steps []struct{ Detail string }
+				if err := f.Store.DB().Raw("EXPLAIN QUERY PLAN " + sql).Scan(&steps).Error; err != nil {
+					t.Fatalf("explain %s: %v", sql, err)
+				}
+				for _, step := range steps {
+					if strings.HasPrefix(step.Detail, "SCAN") && !small.MatchString(step.Detail) {
+						t.Errorf("%s\n\tof %s", step.Detail, sql)
+					}
+					if strings.Contains(step.Detail, "TEMP B-TREE FOR ORDER BY") && page.MatchString(sql) {
+						t.Errorf("%s\n\tof %s", step.Detail, sql)
+					}
 				}
 			}
-		}
-	})
+		})
+	}
 }

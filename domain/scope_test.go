@@ -22,8 +22,9 @@ import (
 // fixture is a world in which the provider's account has something of everything.
 type fixture struct {
 	*domaintest.World
-	id    map[string]string // what the provider has: a word of the tests to an id
-	guest string            // name of a user who is in no account
+	id        map[string]string // what the provider has: a word of the tests to an id
+	guest     string            // name of a user who is in no account
+	strangers string            // id of a service of the stranger
 }
 
 // trial calls a method of a scope with the fixture's ids.
@@ -78,10 +79,12 @@ func build(t *testing.T) *fixture {
 	return f
 }
 
-// everyTrial runs test for each trial in the order of their names.
-func everyTrial(t *testing.T, test func(t *testing.T, tr trial)) {
+// everyTrial goes through the trials in the order of their names.
+func everyTrial(yield func(name string, tr trial) bool) {
 	for _, name := range slices.Sorted(maps.Keys(trials)) {
-		t.Run(name, func(t *testing.T) { test(t, trials[name]) })
+		if !yield(name, trials[name]) {
+			return
+		}
 	}
 }
 
@@ -106,39 +109,41 @@ func TestEveryMethodHasATrial(t *testing.T) {
 // TestStrangersGetNothing calls every method as one account with the ids of another.
 func TestStrangersGetNothing(t *testing.T) {
 	f := build(t)
-	everyTrial(t, func(t *testing.T, tr trial) {
-		before := dump(t, f.Store)
-		got, err := tr.call(t.Context(), f.Stranger, f)
-		switch {
-		case tr.own:
-		case tr.rows == nil:
-			if domain.KindOf(err) != domain.NotFound {
-				t.Errorf("the stranger got %v, want NotFound", err)
+	for name, tr := range everyTrial {
+		t.Run(name, func(t *testing.T) {
+			before := dump(t, f.Store)
+			got, err := tr.call(t.Context(), f.Stranger, f)
+			switch {
+			case tr.own:
+			case tr.rows == nil:
+				if domain.KindOf(err) != domain.NotFound {
+					t.Errorf("the stranger got %v, want NotFound", err)
+				}
+				if diff := cmp.Diff(before, dump(t, f.Store)); diff != "" {
+					t.Errorf("the stranger changed something:\n%s", diff)
+				}
+			case err != nil:
+				t.Errorf("the stranger got %v, want a list without what is the provider's", err)
 			}
-			if diff := cmp.Diff(before, dump(t, f.Store)); diff != "" {
-				t.Errorf("the stranger changed something:\n%s", diff)
+			for word, id := range f.id {
+				if contains(t, got, id) {
+					t.Errorf("the stranger was shown the provider's %s, %s", word, id)
+				}
 			}
-		case err != nil:
-			t.Errorf("the stranger got %v, want a list without what is the provider's", err)
-		}
-		for word, id := range f.id {
-			if contains(t, got, id) {
-				t.Errorf("the stranger was shown the provider's %s, %s", word, id)
+			if tr.rows == nil {
+				return
 			}
-		}
-		if tr.rows == nil {
-			return
-		}
-		own, err := tr.call(t.Context(), f.Provider, f)
-		if err != nil {
-			t.Fatalf("the provider got %v", err)
-		}
-		for _, word := range tr.rows {
-			if !contains(t, own, f.id[word]) {
-				t.Errorf("the provider was not shown its %s, %s: %+v", word, f.id[word], own)
+			own, err := tr.call(t.Context(), f.Provider, f)
+			if err != nil {
+				t.Fatalf("the provider got %v", err)
 			}
-		}
-	})
+			for _, word := range tr.rows {
+				if !contains(t, own, f.id[word]) {
+					t.Errorf("the provider was not shown its %s, %s: %+v", word, f.id[word], own)
+				}
+			}
+		})
+	}
 }
 
 // contains reports whether an answer has the id anywhere in it.
@@ -162,16 +167,18 @@ func TestEveryRole(t *testing.T) {
 			f := build(t)
 			s := f.As(f.Provider.Account().ID, role)
 			before := dump(t, f.Store)
-			everyTrial(t, func(t *testing.T, tr trial) {
-				_, err := tr.call(t.Context(), s, f)
-				allowed := tr.needs == "" || role.Allows(tr.needs)
-				if refused := reason(err) == "no_permission"; refused == allowed {
-					t.Errorf("got %v, want allowed %v by %q", err, allowed, tr.needs)
-				}
-				if tr.needs != "" && s.Can(tr.needs) != allowed {
-					t.Errorf("Can(%q) = %v", tr.needs, !allowed)
-				}
-			})
+			for name, tr := range everyTrial {
+				t.Run(name, func(t *testing.T) {
+					_, err := tr.call(t.Context(), s, f)
+					allowed := tr.needs == "" || role.Allows(tr.needs)
+					if refused := reason(err) == "no_permission"; refused == allowed {
+						t.Errorf("got %v, want allowed %v by %q", err, allowed, tr.needs)
+					}
+					if tr.needs != "" && s.Can(tr.needs) != allowed {
+						t.Errorf("Can(%q) = %v", tr.needs, !allowed)
+					}
+				})
+			}
 			if role == domain.RoleAuditor {
 				if diff := cmp.Diff(before, dump(t, f.Store)); diff != "" {
 					t.Errorf("the auditor changed something:\n%s", diff)
@@ -191,15 +198,17 @@ func TestSuspended(t *testing.T) {
 	}
 	newer := f.As(older.Account().ID, domain.RoleOwner)
 	before := dump(t, f.Store)
-	everyTrial(t, func(t *testing.T, tr trial) {
-		for name, s := range map[string]*domain.Scope{"older": older, "newer": newer} {
-			_, err := tr.call(t.Context(), s, f)
-			writes := strings.HasSuffix(string(tr.needs), ":write")
-			if refused := reason(err) == "account_suspended"; refused != writes {
-				t.Errorf("%s scope: got %v, want refused %v", name, err, writes)
+	for name, tr := range everyTrial {
+		t.Run(name, func(t *testing.T) {
+			for name, s := range map[string]*domain.Scope{"older": older, "newer": newer} {
+				_, err := tr.call(t.Context(), s, f)
+				writes := strings.HasSuffix(string(tr.needs), ":write")
+				if refused := reason(err) == "account_suspended"; refused != writes {
+					t.Errorf("%s scope: got %v, want refused %v", name, err, writes)
+				}
 			}
-		}
-	})
+		})
+	}
 	if diff := cmp.Diff(before, dump(t, f.Store)); diff != "" {
 		t.Errorf("a suspended account changed something:\n%s", diff)
 	}

@@ -152,34 +152,35 @@ type tx struct {
 	changes []Change
 	dirty   []dirtyRow
 	entries []AuditEvent // chained at the end
+	seen    map[any]struct{}
 }
 
 type dirtyRow struct{ kind, id string }
 
 // touched tells the console's readers of account that an object changed.
 func (t *tx) touched(account, kind, id string) {
-	c := Change{Account: account, Kind: kind, ID: id}
-	for _, have := range t.changes {
-		if have == c {
-			return
-		}
+	if c := (Change{Account: account, Kind: kind, ID: id}); t.news(c) {
+		t.changes = append(t.changes, c)
 	}
-	t.changes = append(t.changes, c)
 }
 
 // stale tells the reconciler that an object of the engine's snapshot changed.
 // kind is KindVPC, KindLoadBalancer, KindServerGroup, KindGroup or KindEndpoint.
 func (t *tx) stale(kind string, ids ...string) {
 	for _, id := range ids {
-		d := dirtyRow{kind, id}
-		seen := false
-		for _, have := range t.dirty {
-			seen = seen || have == d
-		}
-		if !seen && id != "" {
+		if d := (dirtyRow{kind, id}); id != "" && t.news(d) {
 			t.dirty = append(t.dirty, d)
 		}
 	}
+}
+
+// news reports whether v was not seen before.
+func (t *tx) news(v any) bool {
+	if _, ok := t.seen[v]; ok {
+		return false
+	}
+	t.seen[v] = struct{}{}
+	return true
 }
 
 // txKey finds the transaction that a context is in: see [Scope.Once].
@@ -211,7 +212,7 @@ func (s *Store) inTx(ctx context.Context, by Actor, account string, f func(*tx) 
 	var err error
 	for range txAttempts {
 		err = s.db.WithContext(ctx).Transaction(func(db *gorm.DB) error {
-			t = &tx{DB: db, now: s.now(), by: by, account: account}
+			t = &tx{DB: db, now: s.now(), by: by, account: account, seen: map[any]struct{}{}}
 			if err := f(t); err != nil {
 				return err
 			}

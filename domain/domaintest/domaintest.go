@@ -24,32 +24,32 @@ func Postgres() string { return os.Getenv("TEST_POSTGRES") }
 
 // Config returns the configuration of an empty store that ends with the test. The
 // clock may be nil.
-func Config(t testing.TB, c *Clock) domain.Config {
-	t.Helper()
-	conf := domain.Config{Database: filepath.Join(t.TempDir(), "test.db"), Secret: make([]byte, 32)}
+func Config(tb testing.TB, c *Clock) domain.Config {
+	tb.Helper()
+	conf := domain.Config{Database: filepath.Join(tb.TempDir(), "test.db"), Secret: make([]byte, 32)}
 	if c != nil {
 		conf.Now = c.Now
 	}
 	if dsn := Postgres(); dsn != "" {
-		conf.Database = postgresSchema(t, dsn)
+		conf.Database = postgresSchema(tb, dsn)
 		return conf
 	}
-	if err := os.WriteFile(conf.Database, migrated(t), 0o600); err != nil {
-		t.Fatal(err)
+	if err := os.WriteFile(conf.Database, migrated(tb), 0o600); err != nil {
+		tb.Fatal(err)
 	}
 	return conf
 }
 
 // Open opens a store that is closed at the end of the test.
-func Open(t testing.TB, conf domain.Config) *domain.Store {
-	t.Helper()
-	s, err := domain.Open(t.Context(), conf)
+func Open(tb testing.TB, conf domain.Config) *domain.Store {
+	tb.Helper()
+	s, err := domain.Open(tb.Context(), conf)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Errorf("close store: %v", err)
+			tb.Errorf("close store: %v", err)
 		}
 	})
 	return s
@@ -61,47 +61,47 @@ var template struct {
 	data []byte
 }
 
-func migrated(t testing.TB) []byte {
-	t.Helper()
+func migrated(tb testing.TB) []byte {
+	tb.Helper()
 	template.Lock()
 	defer template.Unlock()
 	if template.data != nil {
 		return template.data
 	}
-	path := filepath.Join(t.TempDir(), "template.db")
-	s, err := domain.Open(t.Context(), domain.Config{Database: path})
+	path := filepath.Join(tb.TempDir(), "template.db")
+	s, err := domain.Open(tb.Context(), domain.Config{Database: path})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if template.data, err = os.ReadFile(path); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return template.data
 }
 
 // postgresSchema makes a schema for the test and returns a DSN that leads into it.
-func postgresSchema(t testing.TB, dsn string) string {
-	t.Helper()
+func postgresSchema(tb testing.TB, dsn string) string {
+	tb.Helper()
 	u, err := url.Parse(dsn)
 	if err != nil {
-		t.Fatalf("TEST_POSTGRES: %v", err)
+		tb.Fatalf("TEST_POSTGRES: %v", err)
 	}
 	name := "test_" + strings.ToLower(rand.Text())
 	run := func(statement string) {
 		db, err := sql.Open("pgx", dsn)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		defer db.Close()
 		if _, err := db.Exec(statement); err != nil { //nolint:noctx // it runs after the test's context has ended, too
-			t.Errorf("%s: %v", statement, err)
+			tb.Errorf("%s: %v", statement, err)
 		}
 	}
 	run("CREATE SCHEMA " + name)
-	t.Cleanup(func() { run("DROP SCHEMA " + name + " CASCADE") })
+	tb.Cleanup(func() { run("DROP SCHEMA " + name + " CASCADE") })
 	q := u.Query()
 	q.Set("search_path", name)
 	u.RawQuery = q.Encode()
