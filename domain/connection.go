@@ -399,8 +399,8 @@ func (s *Scope) Connections(ctx context.Context, q ConnQuery) (Page[ConnectionSu
 	}
 	list = oneOf(list, "service_id", q.Filter["service"])
 	if text := strings.TrimSpace(q.Text); text != "" {
-		list = list.Where(`(endpoint_id = ? OR service_id = ? OR consumer_id = ? OR consumer_id IN
-			(SELECT id FROM accounts WHERE LOWER(name) LIKE LOWER(?) ESCAPE '\'))`, text, serviceID.FindString(text), text, "%"+like(text))
+		list = list.Where(`(endpoint_id = ? OR service_id = ? OR consumer_id = ? OR EXISTS
+			(SELECT 1 FROM accounts WHERE id = consumer_id AND LOWER(name) LIKE LOWER(?) ESCAPE '\'))`, text, serviceID.FindString(text), text, "%"+like(text))
 	}
 	page, err := paginate(list, q.Query, order{columns: []string{"rank", "endpoint_id"}, desc: true}, func(c Connection) []any { return []any{c.Rank, c.EndpointID} })
 	if err != nil || len(page.Items) == 0 {

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,11 +161,8 @@ type TestResult struct {
 	Refused    *Flow // the engine's record, if it refused the test
 }
 
-const (
-	maxEndpointZones  = 10
-	maxEndpointGroups = 10
-	historyLength     = 50
-)
+// maxEndpointGroups bounds the security groups of an endpoint.
+const maxEndpointGroups = 10
 
 // CreateEndpoint asks for a connection to a service. If the service accepts the
 // account by itself, the connection is [Connecting] when it returns; otherwise it
@@ -199,7 +197,7 @@ func (s *Scope) CreateEndpoint(ctx context.Context, in EndpointInput) (*Endpoint
 		l.Name, faults[0] = validNameOr(in.Name, l.ID)
 		l.Description, faults[1] = validDescription("description", in.Description)
 		message, faults[2] = validMessage("message", in.Message)
-		groups, faults[3] = t.endpointGroups(v, in.GroupIDs)
+		groups, faults[3] = t.endpointGroups(v, in.GroupIDs, in.NewGroup)
 		if err := errors.Join(faults[:]...); err != nil {
 			return err
 		}
@@ -251,20 +249,16 @@ func (s *Scope) CreateEndpoint(ctx context.Context, in EndpointInput) (*Endpoint
 // addZones gives an endpoint network interfaces, each led to a load balancer of the
 // service in the same zone.
 func (t *tx) addZones(l *link, v *VPC, in []EndpointZoneInput) error {
-	if len(l.Zones)+len(in) > maxEndpointZones {
-		return invalid("zones", "too_many_zones", "An endpoint is in at most %d zones.", maxEndpointZones)
+	if len(l.Zones)+len(in) > maxZones {
+		return invalid("zones", "too_many_zones", "An endpoint is in at most %d zones.", maxZones)
 	}
 	var resources []ServiceResource
 	if err := t.Where("service_id = ?", l.ServiceID).Order("zone_id, load_balancer_id").Find(&resources).Error; err != nil {
 		return fmt.Errorf("read resources: %w", err)
 	}
-	uses, err := zoneUses(t.DB, each(resources, func(r ServiceResource) string { return r.LoadBalancerID }))
-	if err != nil {
-		return err
-	}
 	var faults []error
 	for i, z := range in {
-		zone, err := t.addZone(l, v, z, resources, uses)
+		zone, err := t.addZone(l, v, z, resources)
 		if err != nil {
 			faults = append(faults, under(fmt.Sprintf("zones.%d", i), err))
 			continue
@@ -274,32 +268,15 @@ func (t *tx) addZones(l *link, v *VPC, in []EndpointZoneInput) error {
 	return errors.Join(faults...)
 }
 
-func (t *tx) addZone(l *link, v *VPC, in EndpointZoneInput, resources []ServiceResource, uses map[place]int) (EndpointZone, error) {
+func (t *tx) addZone(l *link, v *VPC, in EndpointZoneInput, resources []ServiceResource) (EndpointZone, error) {
 	others := each(l.Zones, func(z EndpointZone) LoadBalancerZone { return LoadBalancerZone{ZoneID: z.ZoneID} })
 	p, err := t.place(v, LBZoneInput(in), others, KindEndpoint, l.ID)
 	if err != nil {
 		return EndpointZone{}, err
 	}
 	z := EndpointZone{EndpointID: l.ID, ZoneID: p.ZoneID, AccountID: l.AccountID, VSwitchID: p.VSwitchID, ENIID: newENI(), Address: p.Address, Status: ZoneCreating}
-	var zones []string
-	automatic := false
-	for _, r := range resources {
-		if !slices.Contains(zones, r.ZoneID) {
-			zones = append(zones, r.ZoneID)
-		}
-		if r.ZoneID != z.ZoneID || (automatic && !r.AutoAllocate) {
-			continue
-		}
-		better := uses[place{r.LoadBalancerID, r.ZoneID}] < uses[place{z.LoadBalancerID, z.ZoneID}]
-		if z.LoadBalancerID == "" || better || (r.AutoAllocate && !automatic) {
-			z.LoadBalancerID, automatic = r.LoadBalancerID, automatic || r.AutoAllocate
-		}
-	}
-	if z.LoadBalancerID == "" {
-		if len(zones) == 0 {
-			return z, invalid("zone_id", "zone_without_resource", "The service has no load balancer in any zone yet.")
-		}
-		return z, invalid("zone_id", "zone_without_resource", "The service has no load balancer in zone %s. It has one in %s.", z.ZoneID, listed(zones))
+	if z.LoadBalancerID, err = t.allocate(z.ZoneID, resources); err != nil {
+		return z, err
 	}
 	if err := t.Create(&z).Error; err != nil {
 		return z, fmt.Errorf("create zone: %w", err)
@@ -307,11 +284,42 @@ func (t *tx) addZone(l *link, v *VPC, in EndpointZoneInput, resources []ServiceR
 	return z, nil
 }
 
-// endpointGroups checks the security groups that an endpoint shall have.
-func (t *tx) endpointGroups(v *VPC, ids []string) ([]string, error) {
+// allocate chooses a load balancer of a service for a zone of an endpoint: of those
+// that are given to new zones, the one that fewest lead to.
+func (t *tx) allocate(zone string, resources []ServiceResource) (string, error) {
+	var has, here []string
+	for _, r := range resources {
+		if !slices.Contains(has, r.ZoneID) {
+			has = append(has, r.ZoneID)
+		}
+		if r.ZoneID == zone && r.AutoAllocate {
+			here = append(here, r.LoadBalancerID)
+		}
+	}
+	switch {
+	case len(has) == 0:
+		return "", invalid("zone_id", "zone_without_resource", "The service has no load balancer in any zone yet.")
+	case len(here) == 0:
+		return "", invalid("zone_id", "zone_without_resource", "The service has no load balancer in zone %s. It has one in %s.", zone, listed(has))
+	case len(here) == 1:
+		return here[0], nil
+	}
+	uses, err := zoneUses(t.DB, here)
+	if err != nil {
+		return "", err
+	}
+	return slices.MinFunc(here, func(a, b string) int { return cmp.Compare(uses[place{a, zone}], uses[place{b, zone}]) }), nil
+}
+
+// endpointGroups checks the security groups that an endpoint shall have: at least
+// one, unless another one is made for it.
+func (t *tx) endpointGroups(v *VPC, ids []string, another bool) ([]string, error) {
 	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return id == "" })
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
+	if len(ids) == 0 && !another {
+		return nil, invalid("group_ids", "missing_group", "An endpoint has at least one security group. Without one nothing could reach it.")
+	}
 	if len(ids) > maxEndpointGroups {
 		return nil, invalid("group_ids", "too_many_groups", "An endpoint has at most %d security groups.", maxEndpointGroups)
 	}
@@ -320,7 +328,7 @@ func (t *tx) endpointGroups(v *VPC, ids []string) ([]string, error) {
 		return nil, fmt.Errorf("read security groups: %w", err)
 	}
 	if len(groups) < len(ids) {
-		return nil, invalid("group_ids", "security_group_not_found", "There is no such security group in VPC %s.", v.Name)
+		return nil, at("group_ids", missing(KindGroup))
 	}
 	for _, g := range groups {
 		if g.Type != groups[0].Type {
@@ -337,7 +345,7 @@ func (t *tx) suggestedGroup(l *link, v *VPC) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	in := GroupInput{VPCID: v.ID, Name: "to-" + l.label, Description: "Who may reach endpoint " + l.Name}
+	in := GroupInput{VPCID: v.ID, Name: cut("to-"+l.label, 128), Description: "Who may reach endpoint " + l.Name}
 	for _, port := range f.ports(l.ServiceID) {
 		in.Rules = append(in.Rules, RuleInput{Direction: "ingress", Priority: 1, Policy: "accept", Protocol: "tcp", Ports: strconv.Itoa(port), Peer: v.CIDR})
 	}
@@ -371,13 +379,18 @@ func (t *tx) setEndpointGroups(l *link, groups []string) error {
 }
 
 // Endpoints lists the account's endpoints by name. Filter: vpc, service, status and
-// decision of the connection. Text is a part of the name, an id or a service's id.
+// decision of the connection. Text is a part of the name, an id, or a service's id or name.
 func (s *Scope) Endpoints(ctx context.Context, q Query) (Page[EndpointSummary], error) {
 	db, err := s.read(ctx, ReadConsume)
 	if err != nil {
 		return Page[EndpointSummary]{}, err
 	}
-	list := matching(db.Where("account_id = ?", s.account.ID), q.Text)
+	list := db.Where("account_id = ?", s.account.ID)
+	if id := serviceID.FindString(q.Text); id != "" {
+		list = list.Where("service_id = ?", id)
+	} else {
+		list = matching(list, q.Text)
+	}
 	list = oneOf(oneOf(list, "vpc_id", q.Filter["vpc"]), "service_id", q.Filter["service"])
 	for column, values := range map[string][]string{"status": q.Filter["status"], "decision": q.Filter["decision"]} {
 		if len(values) > 0 {
@@ -451,8 +464,8 @@ func (s *Scope) Endpoint(ctx context.Context, id string) (*EndpointDetail, error
 	d := &EndpointDetail{EndpointSummary: all[id], Health: map[string]string{}, Counters: s.store.counters(id)}
 	err1 := first(db, KindVPC, &d.VPC, "id = ?", e.VPCID)
 	err2 := db.Where("id IN (?)", db.Model(&EndpointGroup{}).Select("group_id").Where("endpoint_id = ?", id)).Order("name, id").Find(&d.Groups).Error
-	err3 := db.Where("vpc_id = ? AND kind IN ?", e.VPCID, []string{AttachManaged, AttachAdopted, AttachPort}).Order("name, id").Limit(maxPage).Find(&d.Sources).Error
-	err4 := db.Where("account_id = ? AND resource_id = ?", s.account.ID, id).Order("seq DESC").Limit(historyLength).Find(&d.History).Error
+	err3 := db.Where("vpc_id = ? AND kind IN ?", e.VPCID, []string{AttachManaged, AttachAdopted, AttachPort}).Order("name, id").Find(&d.Sources).Error
+	err4 := db.Where("account_id = ? AND resource_id = ?", s.account.ID, id).Order("seq DESC").Limit(maxHistory).Find(&d.History).Error
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, fmt.Errorf("read endpoint: %w", err)
 	}
@@ -485,6 +498,9 @@ func (s *Scope) onEndpoint(ctx context.Context, id string, version int64, f func
 		l, err := t.lockLink(KindEndpoint, "endpoint_id = ? AND consumer_id = ?", id, s.account.ID)
 		if err != nil {
 			return err
+		}
+		if l.Status == EndpointDeleting {
+			return fail(Conflict, "endpoint_status", "Endpoint %s is being deleted.", l.Name)
 		}
 		if err := t.edit(KindEndpoint, id, version, map[string]any{"updated_at": t.now}); err != nil {
 			return err
@@ -535,7 +551,7 @@ func (s *Scope) UpdateEndpoint(ctx context.Context, id string, in EndpointUpdate
 			if err != nil {
 				return err
 			}
-			groups, err := t.endpointGroups(v, *in.GroupIDs)
+			groups, err := t.endpointGroups(v, *in.GroupIDs, false)
 			if err != nil {
 				return err
 			}
@@ -557,6 +573,13 @@ func (s *Scope) AddEndpointZone(ctx context.Context, id string, in EndpointZoneI
 	return s.onEndpoint(ctx, id, version, func(t *tx, l *link) error {
 		v, err := t.vpc(l.VPCID)
 		if err != nil {
+			return err
+		}
+		if l.Connection.Status == ServiceDeleted {
+			return fail(Conflict, "service_deleted", "The service of this endpoint has been deleted.")
+		}
+		// What the service has in the zone stays until the commit.
+		if err := first(locked(t.DB), KindService, &Service{}, "id = ?", l.ServiceID); err != nil {
 			return err
 		}
 		before := l.facts()
@@ -589,7 +612,7 @@ func unwrapZone(err error) error {
 // Errors: NotFound; Conflict as for UpdateEndpoint.
 func (s *Scope) RemoveEndpointZone(ctx context.Context, id, zoneID string, version int64) error {
 	return s.onEndpoint(ctx, id, version, func(t *tx, l *link) error {
-		if !slices.ContainsFunc(l.Zones, func(z EndpointZone) bool { return z.ZoneID == zoneID }) {
+		if !slices.ContainsFunc(l.Zones, func(z EndpointZone) bool { return z.ZoneID == zoneID && z.Status != ZoneDeleting }) {
 			return fail(NotFound, "endpoint_zone_not_found", "The endpoint is not in zone %s.", zoneID)
 		}
 		before := l.facts()
@@ -636,9 +659,6 @@ func (s *Scope) TestEndpoint(ctx context.Context, id string, in TestInput) (*Tes
 	if err != nil {
 		return nil, err
 	}
-	if s.store.plane == nil {
-		return nil, fail(Conflict, "no_data_plane", "The data plane is not there.")
-	}
 	r := &TestResult{}
 	if r.Attachment, err = d.source(in.AttachmentID); err != nil {
 		return nil, err
@@ -655,12 +675,21 @@ func (s *Scope) TestEndpoint(ctx context.Context, id string, in TestInput) (*Tes
 		return nil, invalid("port", "port_not_found", "The service does not listen at port %d.", port)
 	}
 	r.ZoneID, r.Address = zone.ZoneID, netip.AddrPortFrom(netip.MustParseAddr(zone.Address), uint16(port))
+	err = s.write(ctx, WriteConsume, func(t *tx) error {
+		return t.audit("TestEndpoint", KindEndpoint, id, d.Name, nil, map[string]any{"attachment": r.Attachment.ID, "address": r.Address.String()})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.store.plane == nil {
+		return nil, fail(Conflict, "no_data_plane", "The data plane is not there.")
+	}
 	begun := s.store.now()
 	if r.ProbeResult, err = s.store.plane.Probe(ctx, r.Attachment.ID, r.Address, in.HTTP); err != nil {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
 	if !r.OK {
-		flows, err := s.store.plane.Flows(ctx, id, historyLength)
+		flows, err := s.store.plane.Flows(ctx, id, maxHistory)
 		if err != nil {
 			return nil, fmt.Errorf("read flows: %w", err)
 		}

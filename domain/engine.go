@@ -96,8 +96,10 @@ func (y *System) ChangedSince(ctx context.Context, since int64, limit int) (refs
 	if len(rows) > limit || rows[0].Revision != since+1 {
 		return nil, since, false, nil
 	}
+	seen := make(map[EngineRef]bool, len(rows))
 	for _, r := range rows {
-		if ref := (EngineRef{r.Kind, r.ID}); !slices.Contains(refs, ref) {
+		if ref := (EngineRef{r.Kind, r.ID}); !seen[ref] {
+			seen[ref] = true
 			refs = append(refs, ref)
 		}
 	}

@@ -47,11 +47,13 @@ func (y *System) expire(ctx context.Context, was Connection) error {
 		if err != nil {
 			return err
 		}
-		before, decision := l.facts(), Expired
-		if l.Connection.Decision == Waiting {
-			decision = Rejected
+		before := l.facts()
+		d := terms{Decision: Expired, Message: "The approval has come to its end.", Bandwidth: was.Bandwidth}
+		if was.Decision == Waiting {
+			d.Decision, d.Message = Rejected, "Nobody answered the request in time."
 		}
-		err = t.move(l, Reject, map[string]any{"decision": decision, "decided_at": t.now, "decided_by": "", "undo": "", "rank": t.now.UnixMicro()})
+		d.DecidedAt, d.Rank = &t.now, t.now.UnixMicro()
+		err = t.move(l, Reject, d.values())
 		if err != nil {
 			return err
 		}

@@ -317,21 +317,23 @@ func (t *tx) balancerChanged(lb *LoadBalancer, version int64, values map[string]
 	}
 	t.stale(KindLoadBalancer, lb.ID)
 	t.touched(t.account, KindLoadBalancer, lb.ID)
-	return t.servicesTouched(lb.ID)
+	_, err := t.servicesTouched(lb.ID)
+	return err
 }
 
-// servicesTouched tells who shows services that load balancers are resources of.
-func (t *tx) servicesTouched(balancers ...string) error {
+// servicesTouched returns the services that load balancers are resources of, and
+// tells who shows them.
+func (t *tx) servicesTouched(balancers ...string) ([]string, error) {
 	var services []Service
 	err := t.Select("id", "account_id").Where("id IN (?)", t.Model(&ServiceResource{}).Select("service_id").Where("load_balancer_id IN ?", balancers)).
-		Find(&services).Error
+		Order("id").Find(&services).Error
 	if err != nil {
-		return fmt.Errorf("find services: %w", err)
+		return nil, fmt.Errorf("find services: %w", err)
 	}
 	for _, svc := range services {
 		t.touched(svc.AccountID, KindService, svc.ID)
 	}
-	return nil
+	return each(services, func(svc Service) string { return svc.ID }), nil
 }
 
 // addListener adds a listener to a load balancer.
@@ -616,12 +618,13 @@ func (s *Scope) LoadBalancers(ctx context.Context, q Query) (Page[LoadBalancerSu
 	if err := db.Where("load_balancer_id IN ?", ids).Order("zone_id").Find(&zones).Error; err != nil {
 		return Page[LoadBalancerSummary]{}, fmt.Errorf("list zones: %w", err)
 	}
-	services, err := countBy(db.Table("(?) AS used", db.Model(&ServiceResource{}).Distinct("load_balancer_id", "service_id").Where("load_balancer_id IN ?", ids)), "load_balancer_id", ids)
-	if err != nil {
-		return Page[LoadBalancerSummary]{}, err
+	var used []ServiceResource
+	if err := db.Distinct("load_balancer_id", "service_id").Where("load_balancer_id IN ?", ids).Find(&used).Error; err != nil {
+		return Page[LoadBalancerSummary]{}, fmt.Errorf("list services: %w", err)
 	}
+	services := groupRows(used, func(r ServiceResource) string { return r.LoadBalancerID })
 	return mapPage(page, func(lb LoadBalancer) LoadBalancerSummary {
-		sum := LoadBalancerSummary{LoadBalancer: lb, VPCName: vpcs[lb.VPCID], Services: services[lb.ID]}
+		sum := LoadBalancerSummary{LoadBalancer: lb, VPCName: vpcs[lb.VPCID], Services: len(services[lb.ID])}
 		for _, z := range zones {
 			if z.LoadBalancerID == lb.ID {
 				sum.Zones = append(sum.Zones, z.ZoneID)

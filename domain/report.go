@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
-
-	"gorm.io/gorm"
 )
 
 // Report is what the engine observed.
@@ -55,45 +55,64 @@ func (y *System) Report(ctx context.Context, r Report) error {
 	return errors.Join(
 		y.reportEndpoints(ctx, r.Endpoints),
 		y.reportServers(ctx, r.Servers),
-		reportObjects(ctx, y, KindAttachment, r.Attachments, func(a *Attachment) (string, string, bool, string) { return a.ID, a.VPCID, a.EngineUp, a.EngineError }),
-		reportObjects(ctx, y, KindVPC, r.VPCs, func(v *VPC) (string, string, bool, string) { return v.ID, v.ID, v.EngineUp, v.EngineError }),
-	)
+		y.reportObjects(ctx, KindAttachment, r.Attachments),
+		y.reportObjects(ctx, KindVPC, r.VPCs))
 }
 
-// reportEndpoints looks at all reports in few queries, and gives each that says
-// something new a transaction of its own, so that one lost race holds up no other.
+// linksAtOnce bounds how many endpoints one transaction reports about.
+const linksAtOnce = 100
+
+// reportEndpoints looks at all reports in a few queries and writes what is new in a
+// few transactions.
 func (y *System) reportEndpoints(ctx context.Context, reports []EndpointReport) error {
-	if len(reports) == 0 {
-		return nil
-	}
-	ids := each(reports, func(r EndpointReport) string { return r.ID })
-	have, err := y.EngineEndpoints(ctx, ids)
+	links, err := y.links(ctx, each(reports, func(r EndpointReport) string { return r.ID }))
 	if err != nil {
 		return err
 	}
-	connections, err := rowsOf[Connection](y.store.handle(ctx), "endpoint_id", ids, "endpoint_id")
-	if err != nil {
-		return fmt.Errorf("read connections: %w", err)
+	reports = slices.DeleteFunc(slices.Clone(reports), func(r EndpointReport) bool { return links[r.ID] == nil || !links[r.ID].tells(r) })
+	slices.SortFunc(reports, func(a, b EndpointReport) int { return strings.Compare(a.ID, b.ID) }) // rows are locked in one order
+	for batch := range slices.Chunk(reports, linksAtOnce) {
+		err := y.write(ctx, "", func(t *tx) error {
+			for _, r := range batch {
+				if err := t.reportEndpoint(r); err != nil {
+					return fmt.Errorf("report endpoint %s: %w", r.ID, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
-	links := make(map[string]*link, len(have))
-	for _, e := range have {
-		links[e.ID] = &link{Endpoint: e.Endpoint, Zones: e.Zones}
+	return nil
+}
+
+// links reads links by endpoint, unlocked.
+func (y *System) links(ctx context.Context, ids []string) (map[string]*link, error) {
+	db := y.store.handle(ctx)
+	connections, err := rowsOf[Connection](db, "endpoint_id", ids, "endpoint_id")
+	if err != nil {
+		return nil, fmt.Errorf("read connections: %w", err)
+	}
+	endpoints, err := rowsOf[Endpoint](db, "id", ids, "id")
+	if err != nil {
+		return nil, fmt.Errorf("read endpoints: %w", err)
+	}
+	zones, err := rowsOf[EndpointZone](db, "endpoint_id", ids, "endpoint_id, zone_id")
+	if err != nil {
+		return nil, fmt.Errorf("read zones of endpoints: %w", err)
+	}
+	out := make(map[string]*link, len(endpoints))
+	zonesOf := groupRows(zones, func(z EndpointZone) string { return z.EndpointID })
+	for _, e := range endpoints {
+		out[e.ID] = &link{Endpoint: e, Zones: zonesOf[e.ID]}
 	}
 	for _, c := range connections {
-		if l := links[c.EndpointID]; l != nil {
+		if l := out[c.EndpointID]; l != nil {
 			l.Connection = c
 		}
 	}
-	var errs []error
-	for _, r := range reports {
-		if l := links[r.ID]; l != nil && l.tells(r) {
-			err := y.reportEndpoint(ctx, l.AccountID, r)
-			if k := KindOf(err); err != nil && k != NotFound && k != Conflict { // a decision came in between: its own report follows
-				errs = append(errs, fmt.Errorf("report endpoint %s: %w", r.ID, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
+	return out, nil
 }
 
 // zoneEvent returns what a report means for a zone, "" for nothing.
@@ -151,40 +170,45 @@ func (l *link) tells(r EndpointReport) bool {
 	})
 }
 
-func (y *System) reportEndpoint(ctx context.Context, consumer string, r EndpointReport) error {
-	return y.write(ctx, consumer, func(t *tx) error {
-		l, err := t.lockLink(KindEndpoint, "endpoint_id = ?", r.ID)
-		if err != nil {
+// reportEndpoint writes what a report tells, if it is still about what is wanted.
+func (t *tx) reportEndpoint(r EndpointReport) error {
+	l, err := t.lockLink(KindEndpoint, "endpoint_id = ? AND version = ?", r.ID, r.Version)
+	if KindOf(err) == NotFound { // gone, or another decision has come in between: its own report follows
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if l.ended(r) {
+		return t.deleteEndpoint(l)
+	}
+	before, status := l.facts(), l.Status
+	if err := t.reportZones(l, r); err != nil {
+		return err
+	}
+	if _, ok := endpointMoves.after(l.Status, EndpointReady); ok {
+		if err := t.moveEndpoint(l, EndpointReady); err != nil {
 			return err
 		}
-		if r.Version != l.Connection.Version {
-			return nil
-		}
-		if l.ended(r) {
-			return t.deleteEndpoint(l)
-		}
-		if err := t.reportZones(l, r); err != nil {
-			return err
-		}
-		if l.Status == EndpointCreating || l.Status == EndpointPending {
-			if err := t.moveEndpoint(l, EndpointReady); err != nil {
-				return err
-			}
-		}
-		event := l.connectionEvent(r)
-		if event == "" {
-			return nil
-		}
-		before := l.facts()
+	}
+	action := "ZonesChanged"
+	if event := l.connectionEvent(r); event != "" {
 		if err := t.move(l, event, nil); err != nil {
 			return err
 		}
-		return t.auditLink(l, facts[event], before)
-	})
+		action = observed[event]
+	}
+	switch {
+	case l.Connection.Status != before.Status || !maps.Equal(l.facts().Zones, before.Zones):
+		return t.auditLink(l, action, before)
+	case l.Status != status:
+		return t.auditIn(l.AccountID, "EndpointReady", KindEndpoint, l.ID, l.Name, map[string]any{"status": status}, map[string]any{"status": l.Status})
+	}
+	return nil
 }
 
-// facts are the engine's events in the audit trail.
-var facts = map[ConnectionEvent]string{Up: "ConnectionConnected", Down: "ConnectionDisconnected"}
+// observed are the engine's events of a connection in the trails.
+var observed = map[ConnectionEvent]string{Up: "ConnectionConnected", Down: "ConnectionDisconnected"}
 
 // reportZones moves each zone as far as the report says, and lets zones go that were
 // removed.
@@ -245,90 +269,150 @@ func (t *tx) deleteEndpoint(l *link) error {
 	if err := t.auditIn(l.AccountID, "EndpointDeleted", KindEndpoint, l.ID, l.Name, nil, nil); err != nil {
 		return err
 	}
-	return t.auditIn(l.ProviderID, "ConnectionDeleted", KindConnection, l.ID, "", nil, nil)
+	return t.auditIn(l.ProviderID, "ConnectionDeleted", KindConnection, l.ID, l.label, nil, nil)
 }
 
-// reportServers writes the health of targets. Health comes and goes: it is shown,
-// and not audited.
+// reportServers writes the health of targets. Health comes and goes: what the trail
+// holds is that no target answers any more in a zone of a service, or one does again.
 func (y *System) reportServers(ctx context.Context, reports []ServerReport) error {
+	servers, err := rowsOf[Server](y.store.handle(ctx), "id", each(reports, func(r ServerReport) string { return r.ID }), "id")
+	if err != nil {
+		return fmt.Errorf("read targets: %w", err)
+	}
+	known := make(map[string]Server, len(servers))
+	for _, srv := range servers {
+		known[srv.ID] = srv
+	}
+	reports = slices.DeleteFunc(slices.Clone(reports), func(r ServerReport) bool {
+		srv, ok := known[r.ID]
+		return !ok || (srv.Health == r.Health && srv.HealthReason == r.Reason)
+	})
 	if len(reports) == 0 {
 		return nil
 	}
+	groups := map[string]bool{}
+	for _, r := range reports {
+		groups[known[r.ID].ServerGroupID] = true
+	}
 	return y.write(ctx, "", func(t *tx) error {
-		rows, err := rowsOf[Server](t.DB, "id", each(reports, func(r ServerReport) string { return r.ID }), "id")
+		services, err := t.leadTo(slices.Sorted(maps.Keys(groups)))
 		if err != nil {
-			return fmt.Errorf("read targets: %w", err)
+			return err
 		}
-		known := make(map[string]Server, len(rows))
-		for _, srv := range rows {
-			known[srv.ID] = srv
+		before, err := readFronts(t.DB, services)
+		if err != nil {
+			return err
 		}
-		groups := map[string]bool{}
 		for _, r := range reports {
-			srv, ok := known[r.ID]
-			if !ok || (srv.Health == r.Health && srv.HealthReason == r.Reason) {
-				continue
-			}
 			err := t.Model(&Server{}).Where("id = ?", r.ID).
 				Updates(map[string]any{"health": r.Health, "health_reason": r.Reason, "health_since": r.Since.UTC().Truncate(time.Microsecond)}).Error
 			if err != nil {
 				return fmt.Errorf("note health: %w", err)
 			}
-			if !groups[srv.ServerGroupID] {
-				groups[srv.ServerGroupID] = true
-				if err := t.healthTouched(srv.ServerGroupID); err != nil {
-					return err
-				}
-			}
 		}
-		return nil
+		after, err := readFronts(t.DB, services)
+		if err != nil {
+			return err
+		}
+		return t.auditHealth(services, before, after)
 	})
 }
 
-// healthTouched tells who shows load balancers and services with a server group.
-func (t *tx) healthTouched(groupID string) error {
+// leadTo returns the services that lead to server groups, and tells who shows them
+// and the load balancers between.
+func (t *tx) leadTo(groups []string) ([]string, error) {
 	var balancers []LoadBalancer
-	err := t.Select("id", "account_id").Where("id IN (?)", t.Model(&Listener{}).Select("load_balancer_id").Where("server_group_id = ?", groupID)).Find(&balancers).Error
+	err := t.Select("id", "account_id").Where("id IN (?)", t.Model(&Listener{}).Select("load_balancer_id").Where("server_group_id IN ?", groups)).
+		Order("id").Find(&balancers).Error
 	if err != nil {
-		return fmt.Errorf("find load balancers: %w", err)
+		return nil, fmt.Errorf("find load balancers: %w", err)
 	}
-	ids := make([]string, len(balancers))
-	for i, b := range balancers {
-		ids[i] = b.ID
-		t.touched(b.AccountID, KindLoadBalancer, b.ID)
+	for _, lb := range balancers {
+		t.touched(lb.AccountID, KindLoadBalancer, lb.ID)
 	}
-	return t.servicesTouched(ids...)
+	return t.servicesTouched(each(balancers, func(lb LoadBalancer) string { return lb.ID })...)
 }
 
-// reportObjects writes whether attachments or VPCs are there. of returns an object's
-// id, its VPC's id and what is known of it.
-func reportObjects[T any](ctx context.Context, y *System, kind string, reports []ObjectReport, of func(*T) (id, vpcID string, up bool, problem string)) error {
+// auditHealth enters into the trails in which zones of services all targets failed
+// or one came back.
+func (t *tx) auditHealth(services []string, before, after *fronts) error {
+	var rows []Service
+	if err := t.Where("id IN ?", services).Order("id").Find(&rows).Error; err != nil {
+		return fmt.Errorf("read services: %w", err)
+	}
+	for _, svc := range rows {
+		was := map[string]string{}
+		for _, h := range before.zones(svc.ID) {
+			was[h.ZoneID] = h.State()
+		}
+		for _, h := range after.zones(svc.ID) {
+			is := h.State()
+			if (is == ZoneFailed) == (was[h.ZoneID] == ZoneFailed) {
+				continue
+			}
+			action := "ServiceZoneUp"
+			if is == ZoneFailed {
+				action = "ServiceZoneDown"
+			}
+			err := t.auditIn(svc.AccountID, action, KindService, svc.ID, svc.Name,
+				map[string]any{"zone": h.ZoneID, "targets": was[h.ZoneID]}, map[string]any{"zone": h.ZoneID, "targets": is})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// object is what of an attachment or a VPC the engine reports about.
+type object struct {
+	ID, AccountID, Name string
+	EngineUp            bool
+	EngineError         string
+}
+
+// reportObjects writes whether attachments or VPCs are there.
+func (y *System) reportObjects(ctx context.Context, kind string, reports []ObjectReport) error {
+	have, err := rowsOf[object](y.store.handle(ctx).Table(tableOf[kind]), "id", each(reports, func(r ObjectReport) string { return r.ID }), "id")
+	if err != nil {
+		return fmt.Errorf("read %s: %w", kind, err)
+	}
+	known := make(map[string]object, len(have))
+	for _, o := range have {
+		known[o.ID] = o
+	}
+	reports = slices.DeleteFunc(slices.Clone(reports), func(r ObjectReport) bool {
+		o, ok := known[r.ID]
+		return !ok || (o.EngineUp == r.Up && o.EngineError == r.Error)
+	})
 	if len(reports) == 0 {
 		return nil
 	}
 	return y.write(ctx, "", func(t *tx) error {
 		for _, r := range reports {
-			var row T
-			err := t.Where("id = ?", r.ID).Take(&row).Error
-			if errors.Is(err, gorm.ErrRecordNotFound) {
+			o := known[r.ID]
+			res := t.Table(tableOf[kind]).Where("id = ?", r.ID).Updates(map[string]any{"engine_up": r.Up, "engine_error": r.Error})
+			if res.Error != nil {
+				return fmt.Errorf("note state of %s: %w", kind, res.Error)
+			}
+			if res.RowsAffected == 0 { // deleted meanwhile
 				continue
 			}
+			t.touched(o.AccountID, kind, r.ID)
+			if o.EngineUp == r.Up {
+				continue
+			}
+			err := t.auditIn(o.AccountID, upDown[kind][r.Up], kind, r.ID, o.Name, nil, map[string]any{"up": r.Up, "error": r.Error})
 			if err != nil {
-				return fmt.Errorf("read %s: %w", kind, err)
+				return err
 			}
-			id, vpcID, up, problem := of(&row)
-			if up == r.Up && problem == r.Error {
-				continue
-			}
-			if err := t.Model(&row).Where("id = ?", id).Updates(map[string]any{"engine_up": r.Up, "engine_error": r.Error}).Error; err != nil {
-				return fmt.Errorf("note state of %s: %w", kind, err)
-			}
-			var account string
-			if err := t.Model(&VPC{}).Where("id = ?", vpcID).Pluck("account_id", &account).Error; err != nil {
-				return fmt.Errorf("find account: %w", err)
-			}
-			t.touched(account, kind, id)
 		}
 		return nil
 	})
+}
+
+// upDown are the engine's events of objects in the trails.
+var upDown = map[string]map[bool]string{
+	KindVPC:        {true: "VPCUp", false: "VPCDown"},
+	KindAttachment: {true: "AttachmentUp", false: "AttachmentDown"},
 }

@@ -504,7 +504,7 @@ CREATE INDEX endpoints_service ON endpoints (service_id, id);
 CREATE INDEX endpoints_mine ON endpoints (account_id, service_id);
 CREATE INDEX endpoint_groups_group ON endpoint_groups (group_id, endpoint_id);
 CREATE INDEX endpoint_zones_vswitch ON endpoint_zones (vswitch_id);
-CREATE INDEX endpoint_zones_balancer ON endpoint_zones (load_balancer_id, endpoint_id);
+CREATE INDEX endpoint_zones_balancer ON endpoint_zones (load_balancer_id, zone_id, endpoint_id);
 CREATE INDEX connections_inbox ON connections (provider_id, rank, endpoint_id);
 CREATE INDEX connections_decision ON connections (provider_id, decision, rank, endpoint_id);
 CREATE INDEX connections_service ON connections (service_id, decision, rank, endpoint_id);
