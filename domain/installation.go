@@ -59,3 +59,12 @@ func (o *Operator) User(ctx context.Context, user string) (*User, []AccountRole,
 	accounts, err := accountsOf(db, u.ID)
 	return &u, accounts, err
 }
+
+// AuditEvent returns one entry of the installation's trail.
+func (o *Operator) AuditEvent(ctx context.Context, seq int64) (*AuditEvent, error) {
+	var e AuditEvent
+	if err := find(o.store.handle(ctx), KindAudit, &e, "account_id = ? AND seq = ?", installationChain, seq); err != nil {
+		return nil, err
+	}
+	return &e, nil
+}

@@ -125,8 +125,10 @@ var navigation = []group{
 
 // administration is for operators and has no account in its addresses.
 var administration = []entry{
+	{"/admin", "settings-2", "Installation"},
 	{"/admin/accounts", "building-2", "Accounts"},
-	{"/admin/regions", "map-pin", "Regions and zones"},
+	{"/admin/users", "users", "Users"},
 	{"/admin/offers", "gift", "Offers"},
-	{"/admin/system", "settings-2", "System"},
+	{"/admin/places", "map-pin", "Regions and zones"},
+	{"/admin/audit", "scroll-text", "Operators' trail"},
 }
