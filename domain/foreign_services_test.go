@@ -108,9 +108,9 @@ func init() {
 		"RemoveServer": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			return s.RemoveServer(ctx, f.id["server"])
 		}),
-		"PublishHost": creates(domain.WriteNetwork, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) {
+		"PublishHost": {needs: domain.WriteProvide, also: domain.WriteNetwork, own: true, call: func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) {
 			return s.PublishHost(ctx, domain.PublishInput{Target: "127.0.0.1:5432"})
-		}),
+		}},
 
 		"Services": lists(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) { return s.Services(ctx, first) }, "service"),
 		"Services/waiting": lists(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) {
