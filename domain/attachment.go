@@ -345,7 +345,7 @@ func (t *tx) groupsOf(vpcID string, ids []string) ([]string, error) {
 		return nil, at("group_ids", err)
 	}
 	var groups []SecurityGroup
-	if err := t.Where("id IN ? AND vpc_id = ? AND account_id = ?", ids, vpcID, t.account).Find(&groups).Error; err != nil {
+	if err := oneOf(t.Where("vpc_id = ? AND account_id = ?", vpcID, t.account), "id", ids).Find(&groups).Error; err != nil {
 		return nil, fmt.Errorf("read security groups: %w", err)
 	}
 	if len(groups) < len(ids) {

@@ -3,6 +3,7 @@ package domain
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gorm.io/gorm"
@@ -62,8 +63,14 @@ func matching(db *gorm.DB, text string) *gorm.DB {
 	if text = strings.TrimSpace(text); text == "" {
 		return db
 	}
+	if !printable(text) || len(text) > maxText {
+		return db.Where("1 = 0") // no name is like it, and PostgreSQL would not take it
+	}
 	return db.Where(`(LOWER(name) LIKE LOWER(?) ESCAPE '\' OR id = ?)`, "%"+like(text), text)
 }
+
+// maxText bounds what is looked for in names, in bytes.
+const maxText = 1024
 
 // oneOf narrows a list to the rows whose column has one of the values; none of
 // them means any.
@@ -71,7 +78,7 @@ func oneOf(db *gorm.DB, column string, values []string) *gorm.DB {
 	if len(values) == 0 {
 		return db
 	}
-	return db.Where(column+" IN ?", values)
+	return db.Where(column+" IN ?", slices.DeleteFunc(slices.Clone(values), func(v string) bool { return !printable(v) }))
 }
 
 // countBy returns how many rows of q have each of the ids in column.

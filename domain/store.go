@@ -284,6 +284,11 @@ type engineChange struct {
 
 // first reads one row by a string condition into out; no row is missing(kind).
 func first(db *gorm.DB, kind string, out any, where string, args ...any) error {
+	for _, a := range args {
+		if s, ok := a.(string); ok && !printable(s) { // what PostgreSQL would not take is the id of nothing
+			return missing(kind)
+		}
+	}
 	err := db.Where(where, args...).Take(out).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return missing(kind)

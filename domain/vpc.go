@@ -252,7 +252,7 @@ func (s *Scope) VPC(ctx context.Context, id string) (*VPCDetail, error) {
 	}
 	d.Overlaps = overlaps[id]
 	err = db.Raw(`SELECT
-		(SELECT id FROM route_tables WHERE vpc_id = @vpc),
+		COALESCE((SELECT id FROM route_tables WHERE vpc_id = @vpc), ''),
 		(SELECT COUNT(*) FROM routes WHERE table_id IN (SELECT id FROM route_tables WHERE vpc_id = @vpc)),
 		(SELECT COUNT(*) FROM attachments WHERE vpc_id = @vpc),
 		(SELECT COUNT(*) FROM endpoints WHERE vpc_id = @vpc),
