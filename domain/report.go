@@ -198,8 +198,10 @@ func (t *tx) reportEndpoint(r EndpointReport) error {
 		}
 		action = observed[event]
 	}
+	zones := l.facts().Zones
+	maps.DeleteFunc(zones, func(id string, s ZoneStatus) bool { return s == before.Zones[id] || s == ZoneWait }) // to wait is no news
 	switch {
-	case l.Connection.Status != before.Status || !maps.Equal(l.facts().Zones, before.Zones):
+	case l.Connection.Status != before.Status || len(zones) > 0 || len(l.Zones) < len(before.Zones):
 		return t.auditLink(l, action, before)
 	case l.Status != status:
 		return t.auditIn(l.AccountID, "EndpointReady", KindEndpoint, l.ID, l.Name, map[string]any{"status": status}, map[string]any{"status": l.Status})

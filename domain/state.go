@@ -212,9 +212,11 @@ func (t *tx) updateConnection(l *link, newVersion bool, values map[string]any) e
 	if err := guarded(res, KindConnection); err != nil {
 		return err
 	}
-	if err := t.Take(c, "endpoint_id = ?", l.ID).Error; err != nil {
+	var written Connection // a fresh one: reading over c would leave what is NULL now
+	if err := t.Take(&written, "endpoint_id = ?", l.ID).Error; err != nil {
 		return fmt.Errorf("read connection: %w", err)
 	}
+	*c = written
 	t.linkTouched(l)
 	return nil
 }

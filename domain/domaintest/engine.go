@@ -1,0 +1,44 @@
+package domaintest
+
+import (
+	"github.com/openprivatelink/openprivatelink/domain"
+)
+
+// Follow reports what an engine sees that has caught up with everything that is
+// wanted: every zone that shall carry does, every target answers, and every VPC and
+// attachment is there.
+func (w *World) Follow() {
+	w.tb.Helper()
+	ctx, sys := w.tb.Context(), w.Store.System()
+	var r domain.Report
+	endpoints, err := sys.EngineEndpoints(ctx, nil)
+	w.must(err)
+	for _, e := range endpoints {
+		r.Endpoints = append(r.Endpoints, Followed(e))
+	}
+	groups, err := sys.EngineServerGroups(ctx, nil)
+	w.must(err)
+	for _, g := range groups {
+		for _, srv := range g.Servers {
+			r.Servers = append(r.Servers, domain.ServerReport{ID: srv.ID, Health: domain.HealthHealthy, Since: w.Clock.Now()})
+		}
+	}
+	vpcs, err := sys.EngineVPCs(ctx, nil)
+	w.must(err)
+	for _, v := range vpcs {
+		r.VPCs = append(r.VPCs, domain.ObjectReport{ID: v.ID, Up: true})
+		for _, a := range v.Attachments {
+			r.Attachments = append(r.Attachments, domain.ObjectReport{ID: a.ID, Up: true})
+		}
+	}
+	w.must(sys.Report(ctx, r))
+}
+
+// Followed is the report of an engine that does what e wants.
+func Followed(e domain.EngineEndpoint) domain.EndpointReport {
+	r := domain.EndpointReport{ID: e.ID, Version: e.Version, Zones: map[string]domain.ZoneReport{}}
+	for _, z := range e.Zones {
+		r.Zones[z.ZoneID] = domain.ZoneReport{Carrying: e.Carry && z.Carries()}
+	}
+	return r
+}
