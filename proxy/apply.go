@@ -29,14 +29,14 @@ const (
 // Apply implements [Engine]. The engine keeps what c points at; the caller must
 // not change it any more.
 //
-// A change is kept on disk before any of it is in force, and what closes closes
+// A change is kept on disk before any of it is in force, and everything closes
 // before anything opens. If it cannot be kept it is in force all the same, since a
 // revocation must not wait for a disk; the error says so, and a whole snapshot
 // sent again is kept as soon as that is possible.
 func (e *Local) Apply(_ context.Context, c Change) error {
 	w, err := e.accept(c)
 	if w != nil {
-		e.follow(w)
+		e.follow(w) //nolint:contextcheck // a change is carried out even if who asked for it goes away
 	}
 	return err
 }

@@ -76,7 +76,7 @@ func faultOf(err error) fault {
 // reach. It returns nil once ctx has ended, or a client asked the engine to stop,
 // and everything is closed. Networks stay, except after a stop.
 func Serve(ctx context.Context, cfg Config, socket string) error {
-	e, err := New(cfg)
+	e, err := New(cfg) //nolint:contextcheck // it ends with Close, after its last client
 	if err != nil {
 		return err
 	}
@@ -210,6 +210,9 @@ func (s *control) handle(ctx context.Context, c *net.UnixConn) {
 		}
 		closeAll(fds)
 		answer, err := s.answer(ctx, q)
+		if err != nil && ctx.Err() != nil {
+			return // the engine ends; to hang up says so
+		}
 		if err != nil {
 			answer = response{Fault: faultOf(err), Error: err.Error()}
 		}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,7 +19,7 @@ import (
 // random edits of everything around them.
 func TestEditsCutNothing(t *testing.T) {
 	const streams, edits = 200, 50
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.servers(w.server(1, 100), w.server(2, 100))
 		w.serve2(proxytest.Echo)
 		random := rand.New(rand.NewPCG(1, 2))
@@ -30,7 +31,7 @@ func TestEditsCutNothing(t *testing.T) {
 			running.Go(func() {
 				for !stop.Load() {
 					if err := echo(c, "a line that comes back"); err != nil {
-						t.Errorf("stream %d: %v", i, err)
+						w.Errorf("stream %d: %v", i, err)
 						return
 					}
 					rounds.Add(1)
@@ -45,10 +46,10 @@ func TestEditsCutNothing(t *testing.T) {
 		stop.Store(true)
 		running.Wait()
 		if rounds.Load() < streams {
-			t.Errorf("%d rounds in all: the streams did not run", rounds.Load())
+			w.Errorf("%d rounds in all: the streams did not run", rounds.Load())
 		}
-		if st, err := w.engine.Status(t.Context()); err != nil || st.Flows != streams {
-			t.Errorf("%d flows live, want %d (%v)", st.Flows, streams, err)
+		if st, err := w.engine.Status(w.Context()); err != nil || st.Flows != streams {
+			w.Errorf("%d flows live, want %d (%v)", st.Flows, streams, err)
 		}
 	})
 }
@@ -97,7 +98,7 @@ func (w *world) edit(random *rand.Rand, n int) {
 	case 7: // networks
 		for _, id := range []string{consumer, provider} {
 			v := w.shall.Networks[id]
-			v.Addresses = append(v.Addresses[:len(v.Addresses):len(v.Addresses)], netip.AddrFrom4([4]byte{10, 0, 9, byte(n)}))
+			v.Addresses = append(slices.Clip(v.Addresses), netip.AddrFrom4([4]byte{10, 0, 9, byte(n)}))
 			w.shall.Networks[id] = v
 		}
 	case 8: // another server behind the listener

@@ -78,7 +78,7 @@ type rules struct {
 
 // acquireRules returns the rules of a list of security groups, compiled.
 func (e *Local) acquireRules(groups []string) *rules {
-	key := strings.Join(groups, " ")
+	key := strings.Join(groups, "\x00")
 	r := e.rules[key]
 	if r == nil {
 		r = &rules{key: key, groups: slices.Clone(groups)}

@@ -23,22 +23,22 @@ import (
 
 // each runs a test on an engine in this process, on one behind a socket, and on one
 // that makes real namespaces, where that is possible.
-func each(t *testing.T, test func(t *testing.T, w *world)) {
+func each(t *testing.T, test func(w *world)) {
 	t.Helper()
 	t.Parallel()
 	t.Run("local", func(t *testing.T) {
 		t.Parallel()
 		d := newFake()
-		test(t, newWorld(t, d, start(t, d, t.TempDir())))
+		test(newWorld(t, d, start(t, d, t.TempDir())))
 	})
 	t.Run("remote", func(t *testing.T) {
 		t.Parallel()
 		d := newFake()
-		test(t, newWorld(t, d, startRemote(t, d, t.TempDir())))
+		test(newWorld(t, d, startRemote(t, d, t.TempDir())))
 	})
 	t.Run("namespaces", func(t *testing.T) {
 		d := namespaces(t)
-		test(t, newWorld(t, d, startRemote(t, d, t.TempDir())))
+		test(newWorld(t, d, startRemote(t, d, t.TempDir())))
 	})
 }
 
@@ -92,19 +92,19 @@ func (w *world) connected(handle proxytest.Handler) *world {
 }
 
 func TestStatus(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(proxytest.Echo)
 		w.echoes(w.mustDial(epH), "hello")
-		got, err := w.engine.Status(t.Context())
+		got, err := w.engine.Status(w.Context())
 		if err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		if want := w.driver.Capabilities(); got.Mode != want.Mode || got.Reason != want.Reason {
-			t.Errorf("mode %q because %q, want %q because %q", got.Mode, got.Reason, want.Mode, want.Reason)
+			w.Errorf("mode %q because %q, want %q because %q", got.Mode, got.Reason, want.Mode, want.Reason)
 		}
 		got.Mode, got.Reason = "", ""
 		if got.Started.IsZero() {
-			t.Error("the engine does not say when it started")
+			w.Error("the engine does not say when it started")
 		}
 		got.Started = time.Time{}
 		want := proxy.Status{
@@ -112,13 +112,13 @@ func TestStatus(t *testing.T) {
 			Flows: 1, Listeners: 4, // two zones of the endpoint and of the load balancer
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Error(diff)
+			w.Error(diff)
 		}
 	})
 }
 
 func TestNothingPassesBeforeTheGateOpens(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		asked := make(chan struct{}, 100)
 		w.apply()
 		w.serve(1, func(c *net.TCPConn) {
@@ -127,14 +127,14 @@ func TestNothingPassesBeforeTheGateOpens(t *testing.T) {
 		})
 		w.carrying(endpoint, false)
 		refused := func() {
-			t.Helper()
+			w.Helper()
 			for _, at := range []netip.Addr{epH, epI} {
 				if _, err := w.dial(at); err == nil {
-					t.Fatalf("%v accepted a connection", at)
+					w.Fatalf("%v accepted a connection", at)
 				}
 			}
 			if len(asked) > 0 {
-				t.Fatal("the server was asked")
+				w.Fatal("the server was asked")
 			}
 		}
 		refused()
@@ -155,36 +155,36 @@ func TestNothingPassesBeforeTheGateOpens(t *testing.T) {
 		w.shall.Endpoints[endpoint] = ep
 		w.apply()
 		if c, err := w.dial(epH); err == nil {
-			t.Fatalf("zone h does not carry, and %v accepted", c.RemoteAddr())
+			w.Fatalf("zone h does not carry, and %v accepted", c.RemoteAddr())
 		}
 		w.echoes(w.mustDial(epI), "by zone i")
 	})
 }
 
 func TestHalfClose(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(proxytest.Sum)
 		c := w.mustDial(epH)
 		if _, err := io.WriteString(c, "all that I say"); err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		if err := c.CloseWrite(); err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		got, err := io.ReadAll(c)
 		if want := "f27a2cb0b2d46c1a"; err != nil || len(got) != 64 {
-			t.Fatalf("answer after our end: %q, %v; want 64 digits like %s", got, err, want)
+			w.Fatalf("answer after our end: %q, %v; want 64 digits like %s", got, err, want)
 		}
 		r := w.records(1)[0]
 		if r.Reason != proxy.ReasonClosed || r.In != int64(len("all that I say")) || r.Out != 64 || r.Server != "srv-1" ||
 			r.Source.Addr() != clientAt || r.Address.Addr() != epH || r.Action != proxy.ActionAccept || r.Zone != zoneH {
-			t.Errorf("record %+v", r)
+			w.Errorf("record %+v", r)
 		}
 	})
 }
 
 func TestServerEndsFirst(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		heard := make(chan string, 1)
 		w.connected(func(c *net.TCPConn) {
 			_, _ = io.WriteString(c, "welcome")
@@ -194,26 +194,26 @@ func TestServerEndsFirst(t *testing.T) {
 		})
 		c := w.mustDial(epH)
 		if got, err := io.ReadAll(c); err != nil || string(got) != "welcome" {
-			t.Fatalf("got %q, %v", got, err)
+			w.Fatalf("got %q, %v", got, err)
 		}
 		if _, err := io.WriteString(c, "and still I speak"); err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		_ = c.CloseWrite()
 		if got := <-heard; got != "and still I speak" {
-			t.Fatalf("the server heard %q", got)
+			w.Fatalf("the server heard %q", got)
 		}
 	})
 }
 
 func TestDataWithEnd(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(proxytest.Say("one segment"))
 		for range 50 {
 			c := w.mustDial(epH)
 			_ = c.CloseWrite()
 			if got, err := io.ReadAll(c); err != nil || string(got) != "one segment" {
-				t.Fatalf("got %q, %v", got, err)
+				w.Fatalf("got %q, %v", got, err)
 			}
 		}
 	})
@@ -223,7 +223,7 @@ func TestResetPassesOn(t *testing.T) {
 	for _, half := range []bool{false, true} {
 		name := map[bool]string{false: "open", true: "after its own end"}[half]
 		t.Run("of the client "+name, func(t *testing.T) {
-			each(t, func(t *testing.T, w *world) {
+			each(t, func(w *world) {
 				seen := make(chan error, 1)
 				w.connected(func(c *net.TCPConn) {
 					_, err := io.Copy(io.Discard, c)
@@ -241,15 +241,15 @@ func TestResetPassesOn(t *testing.T) {
 				_ = c.SetLinger(0)
 				_ = c.Close()
 				if err := <-seen; err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Fatalf("the server saw %v, want a reset", err)
+					w.Fatalf("the server saw %v, want a reset", err)
 				}
 				if r := w.records(1)[0]; r.Reason != proxy.ReasonReset {
-					t.Fatalf("record %+v", r)
+					w.Fatalf("record %+v", r)
 				}
 			})
 		})
 		t.Run("of the server "+name, func(t *testing.T) {
-			each(t, func(t *testing.T, w *world) {
+			each(t, func(w *world) {
 				w.connected(func(c *net.TCPConn) {
 					if half {
 						_ = c.CloseWrite()
@@ -260,7 +260,7 @@ func TestResetPassesOn(t *testing.T) {
 				c := w.mustDial(epH)
 				if half {
 					if _, err := io.ReadAll(c); err != nil {
-						t.Fatal(err)
+						w.Fatal(err)
 					}
 				}
 				_, _ = c.Write([]byte("x"))
@@ -272,7 +272,7 @@ func TestResetPassesOn(t *testing.T) {
 					w.isReset(c)
 				}
 				if r := w.records(1)[0]; r.Reason != proxy.ReasonReset {
-					t.Fatalf("record %+v", r)
+					w.Fatalf("record %+v", r)
 				}
 			})
 		})
@@ -281,17 +281,17 @@ func TestResetPassesOn(t *testing.T) {
 
 func TestBulk(t *testing.T) {
 	const size = 64 << 20
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(proxytest.Sum)
 		c := w.mustDial(epH)
 		want := proxytest.SumOf(io.LimitReader(proxytest.NewPattern(1), size))
 		if n, err := io.Copy(onlyWriter{c}, io.LimitReader(proxytest.NewPattern(1), size)); err != nil || n != size {
-			t.Fatal(n, err)
+			w.Fatal(n, err)
 		}
 		_ = c.CloseWrite()
 		got, err := io.ReadAll(c)
 		if err != nil || string(got) != want {
-			t.Fatalf("sum %s, %v; want %s", got, err, want)
+			w.Fatalf("sum %s, %v; want %s", got, err, want)
 		}
 	})
 }
@@ -303,7 +303,7 @@ type onlyWriter struct{ io.Writer }
 // keep others waiting.
 func TestSlowReader(t *testing.T) {
 	const size = 48 << 20
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		var mu sync.Mutex
 		sent := 0
 		w.connected(func(c *net.TCPConn) {
@@ -331,29 +331,29 @@ func TestSlowReader(t *testing.T) {
 		}
 		for end := time.Now().Add(soon); !stuck(); {
 			if time.Now().After(end) {
-				t.Fatal("nothing holds the server back")
+				w.Fatal("nothing holds the server back")
 			}
 		}
 		mu.Lock()
 		if sent >= size {
-			t.Fatal("the engine took everything though nobody reads")
+			w.Fatal("the engine took everything though nobody reads")
 		}
 		mu.Unlock()
 		quick := w.mustDial(epI)
 		if _, err := io.ReadFull(quick, make([]byte, 1<<20)); err != nil {
-			t.Fatalf("beside the slow one: %v", err)
+			w.Fatalf("beside the slow one: %v", err)
 		}
 		_ = quick.Close()
 		want := proxytest.SumOf(io.LimitReader(proxytest.NewPattern(2), size))
 		if got := proxytest.SumOf(io.LimitReader(slow, size)); got != want {
-			t.Fatalf("sum %s, want %s", got, want)
+			w.Fatalf("sum %s, want %s", got, want)
 		}
 	})
 }
 
 func TestRevokeResetsLiveFlows(t *testing.T) {
 	const flows = 200
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(proxytest.Echo)
 		var conns []*net.TCPConn
 		for range flows {
@@ -367,15 +367,15 @@ func TestRevokeResetsLiveFlows(t *testing.T) {
 			w.isReset(c)
 		}
 		if took := time.Since(began); took > time.Second {
-			t.Errorf("took %v, want at most a second", took)
+			w.Errorf("took %v, want at most a second", took)
 		}
 		w.carrying(endpoint, false)
-		if st, err := w.engine.Status(t.Context()); err != nil || st.Flows != 0 {
-			t.Errorf("after the revocation: %+v, %v", st, err)
+		if st, err := w.engine.Status(w.Context()); err != nil || st.Flows != 0 {
+			w.Errorf("after the revocation: %+v, %v", st, err)
 		}
 		for _, r := range w.records(flows) {
 			if r.Reason != proxy.ReasonRevoked || r.In != 1 || r.Out != 1 {
-				t.Fatalf("record %+v", r)
+				w.Fatalf("record %+v", r)
 			}
 		}
 		w.carry(endpoint, true)
@@ -384,7 +384,7 @@ func TestRevokeResetsLiveFlows(t *testing.T) {
 }
 
 func TestSecurityGroupRefuses(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(proxytest.Echo)
 		kept := w.mustDial(epH)
 		w.echoes(kept, "before")
@@ -400,11 +400,11 @@ func TestSecurityGroupRefuses(t *testing.T) {
 		}
 		got := w.records(1)[0]
 		if got.Source.Addr() != clientAt || got.Start.IsZero() || got.Seq == 0 {
-			t.Errorf("record %+v", got)
+			w.Errorf("record %+v", got)
 		}
 		got.Seq, got.Source, got.Start, got.End = 0, netip.AddrPort{}, time.Time{}, time.Time{}
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
-			t.Error(diff)
+			w.Error(diff)
 		}
 		w.observe("the counter", func(proxy.Observations) bool {
 			c := w.counter(zoneH)
@@ -424,20 +424,20 @@ func TestSecurityGroupRefuses(t *testing.T) {
 }
 
 func TestGeneration(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.apply()
 		for _, base := range []uint64{2, 7} {
-			if err := w.engine.Apply(t.Context(), proxy.Change{Base: base, Generation: 8}); !errors.Is(err, proxy.ErrGeneration) {
-				t.Errorf("base %d: got %v, want ErrGeneration", base, err)
+			if err := w.engine.Apply(w.Context(), proxy.Change{Base: base, Generation: 8}); !errors.Is(err, proxy.ErrGeneration) {
+				w.Errorf("base %d: got %v, want ErrGeneration", base, err)
 			}
 		}
-		if err := w.engine.Apply(t.Context(), proxy.Change{Base: 1, Generation: 2, Delete: map[string][]string{"nonsense": {"x"}}}); err == nil {
-			t.Error("a change that deletes nonsense was applied")
+		if err := w.engine.Apply(w.Context(), proxy.Change{Base: 1, Generation: 2, Delete: map[string][]string{"nonsense": {"x"}}}); err == nil {
+			w.Error("a change that deletes nonsense was applied")
 		}
 		w.at = 0 // whole, whatever the engine has
 		w.apply()
-		if st, _ := w.engine.Status(t.Context()); st.Generation != 1 {
-			t.Errorf("generation %d, want 1", st.Generation)
+		if st, _ := w.engine.Status(w.Context()); st.Generation != 1 {
+			w.Errorf("generation %d, want 1", st.Generation)
 		}
 	})
 }
@@ -465,7 +465,7 @@ func TestWholeSnapshotDeletesTheRest(t *testing.T) {
 }
 
 func TestServers(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		name := func(n int) proxytest.Handler {
 			return func(c *net.TCPConn) {
 				_, _ = fmt.Fprint(c, n)
@@ -477,11 +477,11 @@ func TestServers(t *testing.T) {
 		w.serve(2, name(2))
 		w.serve(3, name(3))
 		ask := func() (*net.TCPConn, byte) {
-			t.Helper()
+			w.Helper()
 			c := w.mustDial(epH)
 			b := make([]byte, 1)
 			if _, err := io.ReadFull(c, b); err != nil {
-				t.Fatal(err)
+				w.Fatal(err)
 			}
 			return c, b[0]
 		}
@@ -493,7 +493,7 @@ func TestServers(t *testing.T) {
 			kept[n] = c
 		}
 		if diff := cmp.Diff(map[byte]int{'1': 10, '2': 20}, count); diff != "" {
-			t.Errorf("weights 50, 100, 0: %s", diff)
+			w.Errorf("weights 50, 100, 0: %s", diff)
 		}
 
 		w.servers(w.server(1, 0), w.server(2, 100), w.server(3, 100))
@@ -501,7 +501,7 @@ func TestServers(t *testing.T) {
 		w.echoes(kept['1'], "weight 0 keeps its flows")
 		for range 10 {
 			if _, n := ask(); n == '1' {
-				t.Fatal("a server of weight 0 got a new flow")
+				w.Fatal("a server of weight 0 got a new flow")
 			}
 		}
 
@@ -510,7 +510,7 @@ func TestServers(t *testing.T) {
 		w.isReset(kept['2'])
 		w.echoes(kept['1'], "removing another cuts nothing here")
 		if _, n := ask(); n != '3' {
-			t.Fatalf("server %c answered", n)
+			w.Fatalf("server %c answered", n)
 		}
 
 		moved := w.server(1, 0)
@@ -523,30 +523,30 @@ func TestServers(t *testing.T) {
 		w.apply()
 		w.resets(epH)
 		reasons := map[string]int{}
-		page, err := w.engine.Records(t.Context(), proxy.RecordQuery{Limit: 1000})
+		page, err := w.engine.Records(w.Context(), proxy.RecordQuery{Limit: 1000})
 		for _, r := range page.Records {
 			reasons[r.Reason]++
 		}
 		if err != nil || reasons[proxy.ReasonRemoved] == 0 {
-			t.Errorf("reasons %v, %v", reasons, err)
+			w.Errorf("reasons %v, %v", reasons, err)
 		}
 	})
 }
 
 func TestNoServer(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.servers()
 		w.apply()
 		w.carry(endpoint, true)
 		w.resets(epH)
 		if r := w.records(1)[0]; r.Reason != proxy.ReasonNoServer || r.Action != proxy.ActionReject {
-			t.Errorf("record %+v", r)
+			w.Errorf("record %+v", r)
 		}
 	})
 }
 
 func TestOnlyServersOfTheZone(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		lb := w.shall.LoadBalancers[balancer]
 		lb.CrossZone = false
 		w.shall.LoadBalancers[balancer] = lb
@@ -563,7 +563,7 @@ func TestOnlyServersOfTheZone(t *testing.T) {
 
 // A server that refuses is passed over: nobody notices but the log.
 func TestFailover(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.servers(w.server(1, 100), w.server(2, 100), w.server(3, 100))
 		w.connected(proxytest.Echo) // 2 and 3 do not listen
 		for range 12 {
@@ -573,26 +573,26 @@ func TestFailover(t *testing.T) {
 }
 
 func TestConnectFails(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.apply()
 		w.carry(endpoint, true)
 		w.resets(epH)
 		r := w.records(1)[0]
 		if r.Reason != proxy.ReasonConnect || r.Action != proxy.ActionReject || r.Server != "srv-1" || !r.Verdict.Accept {
-			t.Errorf("record %+v", r)
+			w.Errorf("record %+v", r)
 		}
 	})
 }
 
 func TestHealth(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		g := w.shall.ServerGroups[group]
 		g.Health = proxy.HealthCheck{Enabled: true, Interval: 1, Timeout: 1}
 		w.shall.ServerGroups[group] = g
 		w.servers(w.server(1, 100), w.server(2, 100))
 		w.connected(proxytest.Echo)
 		is := func(id string, h proxy.Health, reason string) {
-			t.Helper()
+			w.Helper()
 			w.observe(fmt.Sprint(id, " ", h), func(o proxy.Observations) bool {
 				for _, s := range o.Servers {
 					if s.ID == id && s.ServerGroup == group && s.Health == h && s.Reason == reason && !s.Since.IsZero() {
@@ -613,7 +613,7 @@ func TestHealth(t *testing.T) {
 		w.serve(3, proxytest.Echo)
 		w.servers(w.server(2, 100), w.server(3, 100))
 		g = w.shall.ServerGroups[group]
-		g.Health.Port = freePort(t)
+		g.Health.Port = freePort(w)
 		w.shall.ServerGroups[group] = g
 		w.apply()
 		is("srv-3", proxy.Unhealthy, "CONNECT_FAILED")
@@ -627,14 +627,14 @@ func TestHealth(t *testing.T) {
 }
 
 func TestDirectClient(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.apply()
 		w.serve(1, proxytest.Echo)
-		ctx, cancel := context.WithTimeout(t.Context(), soon)
+		ctx, cancel := context.WithTimeout(w.Context(), soon)
 		defer cancel()
 		c, err := w.driver.Dial(ctx, provider, backend(3), netip.AddrPortFrom(lbI, w.port))
 		if err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		defer c.Close()
 		w.echoes(c, "no endpoint, no security group")
@@ -642,15 +642,15 @@ func TestDirectClient(t *testing.T) {
 }
 
 func TestHostServerAndPublishedPort(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
-		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	each(t, func(w *world) {
+		ln, err := new(net.ListenConfig).Listen(w.Context(), "tcp4", "127.0.0.1:0")
 		if err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
-		proxytest.Serve(t, ln, proxytest.Echo)
+		proxytest.Serve(w, ln, proxytest.Echo)
 		on := ln.Addr().(*net.TCPAddr).AddrPort()
 		w.servers(proxy.Server{ID: "srv-host", Zone: zoneH, Address: on, Host: true, Weight: 1})
-		published := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), freePort(t))
+		published := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), freePort(w))
 		n := w.shall.Networks[consumer]
 		at := netip.MustParseAddr("10.0.5.77")
 		n.Addresses = append(n.Addresses, at)
@@ -671,14 +671,14 @@ func TestHostServerAndPublishedPort(t *testing.T) {
 		})
 		c, err := net.Dial("tcp4", published.String())
 		if err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		defer c.Close()
 		w.echoes(c, "from the host through the endpoint to the host")
 		w.carry(endpoint, false)
 		w.isReset(c)
 		if r := w.records(1)[0]; r.Source.Addr() != at {
-			t.Errorf("the endpoint saw %v, want the port's own address %v", r.Source, at)
+			w.Errorf("the endpoint saw %v, want the port's own address %v", r.Source, at)
 		}
 
 		n.Attachments = map[string]vpc.Attachment{client: n.Attachments[client]}
@@ -686,13 +686,13 @@ func TestHostServerAndPublishedPort(t *testing.T) {
 		w.apply()
 		if c, err := net.Dial("tcp4", published.String()); err == nil {
 			_ = c.Close()
-			t.Error("the port is still published")
+			w.Error("the port is still published")
 		}
 	})
 }
 
 func TestIdle(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		lb := w.shall.LoadBalancers[balancer]
 		lb.Listeners = []proxy.Listener{{ID: "lsn-1", Protocol: verdict.TCP, Port: w.port, ServerGroup: group, IdleTimeout: 1}}
 		w.shall.LoadBalancers[balancer] = lb
@@ -713,7 +713,7 @@ func TestIdle(t *testing.T) {
 					return
 				case <-time.After(200 * time.Millisecond):
 					if err := echo(busy, "still here"); err != nil {
-						t.Error(err)
+						w.Error(err)
 						return
 					}
 				}
@@ -721,16 +721,16 @@ func TestIdle(t *testing.T) {
 		})
 		w.isReset(quiet)
 		if after := time.Since(began); after < 900*time.Millisecond || after > 3*time.Second {
-			t.Errorf("ended after %v, want about a second", after)
+			w.Errorf("ended after %v, want about a second", after)
 		}
 		if err := <-ended; err == nil {
-			t.Error("the server saw an orderly end, want a reset")
+			w.Error("the server saw an orderly end, want a reset")
 		}
 		close(stop)
 		chatter.Wait()
 		w.echoes(busy, "bytes keep a flow")
 		if r := w.records(1)[0]; r.Reason != proxy.ReasonIdle {
-			t.Errorf("record %+v", r)
+			w.Errorf("record %+v", r)
 		}
 	})
 }

@@ -15,13 +15,14 @@ import (
 // fake is a driver on 127/8 that can be told to fail. A network is one of 127.N,
 // so that networks with the same ranges stay apart.
 type fake struct {
-	fail    func(op, id string) error // nil result: go on
-	ensured func(n vpc.Network)
+	fail func(op, id string) error // nil result: go on
+
+	start func(network, attachment string, c vpc.Command) error // nil: no command can be run
 
 	mu       sync.Mutex
 	networks map[string]vpc.Network
 	numbers  map[string]byte
-	removed  []string
+	repaired []string
 }
 
 // numbers of fake networks, apart from those that the loopback driver uses.
@@ -69,6 +70,7 @@ func (d *fake) Ensure(_ context.Context, n vpc.Network) (map[string]error, error
 func (d *fake) Repair(ctx context.Context, id string) (map[string]error, error) {
 	d.mu.Lock()
 	n := d.networks[id]
+	d.repaired = append(d.repaired, id)
 	d.mu.Unlock()
 	return d.Ensure(ctx, n)
 }
@@ -80,7 +82,6 @@ func (d *fake) Remove(_ context.Context, id string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.networks, id)
-	d.removed = append(d.removed, id)
 	return nil
 }
 
@@ -145,7 +146,12 @@ func (d *fake) Outside(network string, at netip.AddrPort) (netip.AddrPort, bool)
 	return netip.AddrPortFrom(a, at.Port()), err == nil
 }
 
-func (d *fake) Start(context.Context, string, string, vpc.Command) error { return vpc.ErrNoExec }
+func (d *fake) Start(_ context.Context, network, attachment string, c vpc.Command) error {
+	if d.start == nil {
+		return vpc.ErrNoExec
+	}
+	return d.start(network, attachment, c)
+}
 
 func (d *fake) Capabilities() vpc.Capabilities {
 	return vpc.Capabilities{Mode: "fake", Reason: "a test"}

@@ -188,7 +188,7 @@ func (p *pump) read(fd uintptr) bool {
 		p.buf = buffers.Get().(*[]byte)
 	}
 	n, err := retry(unix.Read, fd, *p.buf)
-	if err == unix.EAGAIN {
+	if err == unix.EAGAIN { //nolint:errorlint // a bare errno
 		p.release()
 		return false
 	}
@@ -199,7 +199,7 @@ func (p *pump) read(fd uintptr) bool {
 func (p *pump) write(fd uintptr) bool {
 	for len(p.rest) > 0 {
 		n, err := retry(unix.Write, fd, p.rest)
-		if err == unix.EAGAIN {
+		if err == unix.EAGAIN { //nolint:errorlint // a bare errno
 			return false
 		}
 		if err != nil {
@@ -230,7 +230,7 @@ func (p *pump) release() {
 
 func retry(call func(int, []byte) (int, error), fd uintptr, b []byte) (int, error) {
 	for {
-		if n, err := call(int(fd), b); err != unix.EINTR {
+		if n, err := call(int(fd), b); err != unix.EINTR { //nolint:errorlint // a bare errno
 			return n, err
 		}
 	}

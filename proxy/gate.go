@@ -91,7 +91,7 @@ func (e *Local) wants(o object) (doors []want) {
 			doors = append(doors, e.lead(o.id, z.Zone, b.Network, z.Address, b.tally, nil)...)
 		}
 	case anAttachment:
-		if a, ok := e.attachments[o.id]; ok && a.Kind == vpc.PublishedPort {
+		if a := e.attachments[o.id]; a != nil && a.Kind == vpc.PublishedPort {
 			doors = append(doors, want{place: place{at: a.Host}, tally: a.tally, gate: &gate{pool: a.pool, idle: defaultIdle}})
 		}
 	}
@@ -182,11 +182,15 @@ func (e *Local) settle(o object) {
 	} else {
 		e.repairs.done(o)
 	}
-	switch ep := e.endpoints[o.id]; {
-	case o.kind == anEndpoint && ep != nil:
-		e.board.post(o, ep.observed(open, faults))
-	case o.kind == anAttachment:
-		e.board.post(o, AttachmentObserved{ID: o.id, Up: len(faults) == 0, Error: strings.Join(faults[""], "; ")})
+	switch o.kind {
+	case anEndpoint:
+		if ep := e.endpoints[o.id]; ep != nil {
+			e.board.post(o, ep.observed(open, faults))
+		}
+	case anAttachment:
+		if a := e.attachments[o.id]; a != nil && a.Kind == vpc.PublishedPort {
+			e.board.post(o, AttachmentObserved{ID: o.id, Up: len(faults) == 0, Error: strings.Join(faults[""], "; ")})
+		}
 	}
 }
 
@@ -291,27 +295,29 @@ func (d *door) close(reason string) <-chan struct{} {
 	return d.flows.shut(reason)
 }
 
+// accept serves every connection until the door is closed. After an error, such as
+// out of descriptors, it pauses and goes on.
 func (d *door) accept() {
 	defer close(d.done)
+	failing := false
 	for {
 		c, err := d.ln.Accept()
-		if err == nil {
-			if tc, ok := c.(*net.TCPConn); ok {
-				d.engine.flows.Go(func() { d.serve(tc) })
-				continue
-			}
-			_ = c.Close()
-			err = errors.New("not a TCP connection")
-		}
-		select {
-		case <-d.closed:
-			return
-		default:
+		if tc, ok := c.(*net.TCPConn); ok && err == nil {
+			failing = false
+			d.engine.flows.Go(func() { d.serve(tc) })
+			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		d.engine.log.Warn("accept", "network", d.network, "addr", d.at, "err", err)
+		if err == nil {
+			_ = c.Close()
+			err = errors.New("not a TCP connection")
+		}
+		if !failing {
+			d.engine.log.Warn("accept", "network", d.network, "addr", d.at, "err", err)
+		}
+		failing = true
 		select {
 		case <-d.closed:
 			return

@@ -98,7 +98,7 @@ func newInstallation() string { return fmt.Sprintf("p%06x", time.Now().UnixNano(
 //	stream ADDR       connect and echo without a pause until the end; print how that came
 func workload(args []string) int {
 	fail := func(err error) int {
-		fmt.Println(err)
+		_, _ = fmt.Fprintln(os.Stdout, err)
 		return 1
 	}
 	if args[0] == "echo" {
@@ -137,7 +137,7 @@ func workload(args []string) int {
 				return fail(err)
 			}
 			if first {
-				fmt.Println("running")
+				_, _ = fmt.Fprintln(os.Stdout, "running")
 			}
 		}
 	}

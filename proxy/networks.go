@@ -92,7 +92,17 @@ func (e *Local) adoptAttachment(network, id string, want *vpc.Attachment, w *wor
 
 // makeNetwork makes the machine follow the snapshot in one network, or takes the
 // network away if the snapshot has it no more.
-func (e *Local) makeNetwork(id string) {
+func (e *Local) makeNetwork(id string) { e.withNetwork(id, e.driver.Ensure) }
+
+// lookAfter makes the machine once more what it was made, in one network: somebody
+// may have deleted a device.
+func (e *Local) lookAfter(id string) {
+	e.withNetwork(id, func(ctx context.Context, n vpc.Network) (map[string]error, error) {
+		return e.driver.Repair(ctx, n.ID)
+	})
+}
+
+func (e *Local) withNetwork(id string, ensure func(context.Context, vpc.Network) (map[string]error, error)) {
 	e.mu.Lock()
 	n := e.networks[id]
 	e.mu.Unlock()
@@ -110,7 +120,7 @@ func (e *Local) makeNetwork(id string) {
 		e.removeNetwork(ctx, id, n)
 		return
 	}
-	faults, err := e.driver.Ensure(ctx, want)
+	faults, err := ensure(ctx, want)
 	if err != nil {
 		e.log.Error("make network", "network", id, "err", err)
 	}

@@ -27,23 +27,23 @@ func page(c *net.TCPConn) {
 }
 
 func TestProbe(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(page)
 		probe := func(kind proxy.ProbeKind, port uint16) proxy.ProbeResult {
-			t.Helper()
-			res, err := w.engine.Probe(t.Context(), proxy.ProbeRequest{
+			w.Helper()
+			res, err := w.engine.Probe(w.Context(), proxy.ProbeRequest{
 				Attachment: client, Target: netip.AddrPortFrom(epH, port), Kind: kind, Timeout: 2 * time.Second,
 			})
 			if err != nil {
-				t.Fatal(err)
+				w.Fatal(err)
 			}
 			if res.OK && (res.Connect <= 0 || res.Total < res.Connect) {
-				t.Errorf("connected in %v, done in %v", res.Connect, res.Total)
+				w.Errorf("connected in %v, done in %v", res.Connect, res.Total)
 			}
 			return res
 		}
 		if res := probe(proxy.ProbeTCP, w.port); !res.OK || res.Error != "" || res.Source != clientAt {
-			t.Errorf("tcp: %+v", res)
+			w.Errorf("tcp: %+v", res)
 		}
 		res := probe(proxy.ProbeHTTP, w.port)
 		command := ""
@@ -51,42 +51,42 @@ func TestProbe(t *testing.T) {
 			command = fmt.Sprintf("curl -sS -i --max-time 2 http://%v:%d/", epH, w.port)
 		}
 		if !res.OK || res.Status != 200 || res.Source != clientAt || res.Command != command {
-			t.Errorf("http: %+v", res)
+			w.Errorf("http: %+v", res)
 		}
 		for _, want := range []string{"HTTP/1.1 200 OK\r\n", "X-Asked-For: GET /\r\n", "\r\n\r\nhello\n"} {
 			if !strings.Contains(res.Output, want) {
-				t.Errorf("http printed %q, want %q in it", res.Output, want)
+				w.Errorf("http printed %q, want %q in it", res.Output, want)
 			}
 		}
 		for _, kind := range []proxy.ProbeKind{proxy.ProbeTCP, proxy.ProbeHTTP} {
 			if res := probe(kind, w.port+1); res.OK || res.Error != "connection refused" {
-				t.Errorf("%s to nobody: %+v", kind, res)
+				w.Errorf("%s to nobody: %+v", kind, res)
 			}
 		}
 		w.shall.Groups[firewall] = verdict.Group{ID: firewall}
 		w.apply()
 		for _, kind := range []proxy.ProbeKind{proxy.ProbeTCP, proxy.ProbeHTTP} {
 			if res := probe(kind, w.port); res.OK || res.Error != "reset" {
-				t.Errorf("%s past the security group: %+v", kind, res)
+				w.Errorf("%s past the security group: %+v", kind, res)
 			}
 		}
-		if _, err := w.engine.Probe(t.Context(), proxy.ProbeRequest{Attachment: "att-unknown", Kind: proxy.ProbeTCP}); !errors.Is(err, proxy.ErrNotFound) {
-			t.Errorf("from nowhere: %v, want ErrNotFound", err)
+		if _, err := w.engine.Probe(w.Context(), proxy.ProbeRequest{Attachment: "att-unknown", Kind: proxy.ProbeTCP}); !errors.Is(err, proxy.ErrNotFound) {
+			w.Errorf("from nowhere: %v, want ErrNotFound", err)
 		}
-		if _, err := w.engine.Probe(t.Context(), proxy.ProbeRequest{Attachment: client, Kind: "icmp"}); err == nil {
-			t.Error("a probe of an unknown kind was made")
+		if _, err := w.engine.Probe(w.Context(), proxy.ProbeRequest{Attachment: client, Kind: "icmp"}); err == nil {
+			w.Error("a probe of an unknown kind was made")
 		}
 	})
 }
 
 func TestProbeTimesOut(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }) // says nothing
-		res, err := w.engine.Probe(t.Context(), proxy.ProbeRequest{
+		res, err := w.engine.Probe(w.Context(), proxy.ProbeRequest{
 			Attachment: client, Target: netip.AddrPortFrom(epH, w.port), Kind: proxy.ProbeHTTP, Timeout: 300 * time.Millisecond,
 		})
 		if err != nil || res.OK || res.Error != "timed out" || res.Total > soon {
-			t.Errorf("got %+v, %v", res, err)
+			w.Errorf("got %+v, %v", res, err)
 		}
 	})
 }

@@ -291,7 +291,9 @@ func EngineMain(args []string, version string) int {
 
 // runEngine serves until ctx ends or a client asks the engine to stop.
 func runEngine(ctx context.Context, cfg StartConfig) error {
-	driver, err := vpc.New(vpc.Config{Installation: cfg.Installation, Mode: cfg.Mode, Reason: cfg.Reason, Log: cfg.Log})
+	driver, err := vpc.New(vpc.Config{ //nolint:contextcheck // it ends with Close
+		Installation: cfg.Installation, Mode: cfg.Mode, Reason: cfg.Reason, Log: cfg.Log,
+	})
 	if err != nil {
 		return fmt.Errorf("open the %s driver: %w", cfg.Mode, err)
 	}

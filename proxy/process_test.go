@@ -133,6 +133,15 @@ func TestEngineProcess(t *testing.T) {
 			if st.Mode != mode || st.PID == os.Getpid() || st.Version != "test" || st.Installation != cfg.Installation {
 				t.Fatalf("status %+v", st)
 			}
+			limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", st.PID))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(limits)) {
+				if f := strings.Fields(line); strings.HasPrefix(line, "Max open files") && f[3] != f[4] {
+					t.Errorf("limit of open files %s, want the hard limit %s", f[3], f[4])
+				}
+			}
 			w := scene(t, p)
 			w.says(p.Remote, "from the one to the other, both 10.0.0.0/16")
 			if _, err := run(t.Context(), p.Remote, "no-such-program"); err == nil {

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -8,6 +10,7 @@ import (
 const (
 	firstPause = time.Second // before what failed is tried again
 	lastPause  = 30 * time.Second
+	roundPause = 5 * time.Second // between two networks that are looked after
 )
 
 // repairs remembers what could not be made and when it is tried again, each object
@@ -65,7 +68,7 @@ func (r *repairs) pending(o object) bool {
 func (r *repairs) due() (now []object, next time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next = lastPause
+	next = roundPause
 	for o, a := range r.later {
 		if a.at.IsZero() {
 			continue
@@ -80,16 +83,22 @@ func (r *repairs) due() (now []object, next time.Duration) {
 	return now, next
 }
 
-// repair tries again what failed, until the engine ends.
+// repair tries again what failed and looks after one network after the other, until
+// the engine ends.
 func (e *Local) repair() {
+	last, looked := "", time.Now()
 	for e.life.Err() == nil {
+		if time.Since(looked) >= roundPause {
+			last, looked = e.nextNetwork(last), time.Now()
+			e.lookAfter(last)
+		}
 		now, next := e.repairs.due()
 		for _, o := range now {
-			switch {
-			case o.kind == aNetwork:
+			switch o.kind {
+			case aNetwork:
 				e.makeNetwork(o.id)
 				e.settleIn(o.id)
-			case o.kind == aCommand:
+			case aCommand:
 				e.mu.Lock()
 				if a := e.attachments[o.id]; a != nil && len(a.Command) > 0 && !a.running {
 					e.startCommand(o.id, a)
@@ -107,6 +116,21 @@ func (e *Local) repair() {
 		}
 		timer.Stop()
 	}
+}
+
+// nextNetwork returns the id that follows last, round and round.
+func (e *Local) nextNetwork(last string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ids := slices.Sorted(maps.Keys(e.snapshot.Networks))
+	if len(ids) == 0 {
+		return ""
+	}
+	at, found := slices.BinarySearch(ids, last)
+	if found {
+		at++
+	}
+	return ids[at%len(ids)]
 }
 
 // settleIn opens what could not be opened in a network before.

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/openprivatelink/openprivatelink/proxy"
 	"github.com/openprivatelink/openprivatelink/proxy/proxytest"
+	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
 // What cannot be made is an observation, does not stop the rest, and is made once
@@ -130,7 +132,7 @@ func TestDanglingReferences(t *testing.T) {
 
 // An address may move from one endpoint to another in one change.
 func TestAddressMoves(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(w *world) {
 		w.connected(proxytest.Echo)
 		old := w.mustDial(epH)
 		w.echoes(old, "by the first")
@@ -161,4 +163,96 @@ func TestAddressMoves(t *testing.T) {
 		w.carrying("ep-3", true)
 		w.echoes(w.mustDial(epH), "by the third")
 	})
+}
+
+func TestNetworksAreLookedAfterInTurn(t *testing.T) {
+	t.Parallel()
+	d := newFake()
+	e := start(t, d, "")
+	if id := e.LookAfterNext(""); id != "" {
+		t.Errorf("without networks: %q", id)
+	}
+	w := newWorld(t, d, e)
+	w.apply()
+	last := ""
+	for range 5 {
+		last = e.LookAfterNext(last)
+	}
+	want := []string{consumer, provider, consumer, provider, consumer}
+	if !slices.Equal(d.repaired, want) {
+		t.Errorf("got %v, want %v", d.repaired, want)
+	}
+	d.failing(func(op, id string) error {
+		if op == "ensure" && id == provider {
+			return errors.New("gone")
+		}
+		return nil
+	})
+	e.LookAfterNext(last)
+	w.observe("that it is down", func(o proxy.Observations) bool {
+		return slices.ContainsFunc(o.Networks, func(n proxy.NetworkObserved) bool { return n.ID == provider && !n.Up })
+	})
+	d.failing(nil)
+	w.observe("that it is up again", func(o proxy.Observations) bool {
+		return slices.Contains(o.Networks, proxy.NetworkObserved{ID: provider, Up: true})
+	})
+}
+
+// A command is started once its attachment is there, again when it ends, and not
+// after its attachment has gone.
+func TestCommandIsKeptRunning(t *testing.T) {
+	t.Parallel()
+	d := newFake()
+	started := make(chan vpc.Command, 10)
+	d.start = func(network, attachment string, c vpc.Command) error {
+		if network != consumer || attachment != "att-daemon" {
+			t.Errorf("a command was started in %s, %s", network, attachment)
+		}
+		started <- c
+		return nil
+	}
+	w := newWorld(t, d, start(t, d, ""))
+	n := w.shall.Networks[consumer]
+	with := maps.Clone(n.Attachments)
+	with["att-daemon"] = vpc.Attachment{ID: "att-daemon", Kind: vpc.Managed, VSwitch: "vsw-c", Address: clientAt.Next(), Command: []string{"daemon", "-f"}}
+	d.failing(func(op, id string) error {
+		if op == "attach" && id == "att-daemon" {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	n.Attachments = with
+	w.shall.Networks[consumer] = n
+	w.apply()
+	if len(started) > 0 {
+		t.Fatal("started before its attachment was there")
+	}
+	d.failing(nil)
+	next := func() vpc.Command {
+		t.Helper()
+		select {
+		case c := <-started:
+			return c
+		case <-time.After(soon):
+			t.Fatal("not started")
+			return vpc.Command{}
+		}
+	}
+	c := next()
+	if !slices.Equal(c.Args, []string{"daemon", "-f"}) || c.Control != nil || len(c.Env) == 0 {
+		t.Errorf("command %+v", c)
+	}
+	c.Exited(1)
+	c = next()
+	w.apply() // nothing new
+	n.Attachments = map[string]vpc.Attachment{client: with[client]}
+	w.shall.Networks[consumer] = n
+	w.apply()
+	c.Exited(143)
+	n.Addresses = slices.Clone(n.Addresses[:1])
+	w.shall.Networks[consumer] = n
+	w.apply()
+	if len(started) > 0 {
+		t.Error("started once more than it ended")
+	}
 }

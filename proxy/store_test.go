@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -259,9 +260,7 @@ func TestPatch(t *testing.T) {
 			for _, id := range c.Delete[fieldEndpoints] {
 				delete(want, id)
 			}
-			for id, ep := range c.Set.Endpoints {
-				want[id] = ep
-			}
+			maps.Copy(want, c.Set.Endpoints)
 			d, err := have.patch(c, whole)
 			if err != nil {
 				t.Fatal(err)

@@ -61,6 +61,7 @@ func backend(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 2, byte(n
 
 // quiet logs to the test's own output where that is asked for.
 func quiet(tb testing.TB) *slog.Logger {
+	tb.Helper()
 	if testing.Verbose() {
 		return slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
