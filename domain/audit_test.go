@@ -51,6 +51,23 @@ func TestAuditFindsTampering(t *testing.T) {
 	}
 }
 
+// TestAuditFindsForgery: an entry with a right hash that is not the one written.
+func TestAuditFindsForgery(t *testing.T) {
+	w := domaintest.New(t)
+	s, db := w.Provider, w.Store.DB()
+	check(t, domain.Note(t.Context(), s, w.Consumer.Account().ID, "", 5))
+	var e domain.AuditEvent
+	check(t, db.Where("account_id = ? AND seq = 4", s.Account().ID).Take(&e).Error)
+	e.ActorName = "somebody else"
+	e.Hash = domain.Sum(e)
+	check(t, db.Where("account_id = ? AND seq = 4", e.AccountID).Updates(&e).Error)
+	got, err := s.VerifyAudit(t.Context())
+	check(t, err)
+	if got.BrokenAt != 5 {
+		t.Errorf("got %+v, want it broken where the chain goes on", got)
+	}
+}
+
 // TestAuditIsOneChain lets many write about two accounts at the same time, from
 // both sides.
 func TestAuditIsOneChain(t *testing.T) {

@@ -80,7 +80,7 @@ func (s *Store) SignInByLink(ctx context.Context, linkToken string, m SignInMeta
 	stale := fail(Denied, "link_invalid", "This sign-in link has been used or has expired. Ask for a new one.")
 	var u User
 	err = s.db.WithContext(ctx).Joins("JOIN sign_in_links l ON l.user_id = users.id").
-		Where("l.token_hash = ? AND NOT users.disabled", digest(linkToken)).Take(&u).Error
+		Where("l.token_hash = ?", digest(linkToken)).Take(&u).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return "", stale
 	}

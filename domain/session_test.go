@@ -130,8 +130,15 @@ func TestSignInLink(t *testing.T) {
 		t.Errorf("%d links are kept, want 10", stored)
 	}
 
-	check(t, w.Operator.DisableUser(t.Context(), u.ID))
-	_, err := w.Operator.SignInLink(t.Context(), u.ID)
+	// Even if a link or a session of somebody disabled were left.
+	l = link()
+	session := w.Token(u.ID)
+	check(t, w.Store.DB().Model(&domain.User{}).Where("id = ?", u.ID).Update("disabled", true).Error)
+	fails(t, use(l), domain.Denied, "link_invalid")
+	_, err := w.Store.Identify(t.Context(), session)
+	fails(t, err, domain.NotFound, "session_not_found")
+
+	_, err = w.Operator.SignInLink(t.Context(), u.ID)
 	fails(t, err, domain.Conflict, "user_disabled")
 	_, err = w.Operator.SignInLink(t.Context(), "nobody")
 	fails(t, err, domain.NotFound, "user_not_found")
