@@ -71,7 +71,7 @@ func BenchmarkApplyWhole(b *testing.B) {
 // BenchmarkAcceptToFirstByte is the time from a provider's decision, as it reaches
 // the engine, until a byte has come back through the endpoint.
 func BenchmarkAcceptToFirstByte(b *testing.B) {
-	d := newFake()
+	d := namespaces(b)
 	w := newWorld(b, d, startRemote(b, d, b.TempDir()))
 	w.manyEndpoints(10_000)
 	w.apply()
@@ -106,7 +106,7 @@ func (w *world) bare(carry bool) {
 // BenchmarkRevoke1000 is the time from a revocation until the last of 1,000 live
 // flows has seen its reset.
 func BenchmarkRevoke1000(b *testing.B) {
-	d := newFake()
+	d := namespaces(b)
 	w := newWorld(b, d, startRemote(b, d, b.TempDir()))
 	w.apply()
 	w.serve(1, proxytest.Echo)
@@ -133,7 +133,7 @@ func BenchmarkRevoke1000(b *testing.B) {
 
 // BenchmarkNewFlows opens, uses and ends connections one after the other.
 func BenchmarkNewFlows(b *testing.B) {
-	d := newFake()
+	d := namespaces(b)
 	w := newWorld(b, d, start(b, d, b.TempDir()))
 	w.connected(proxytest.Echo)
 	b.ReportAllocs()

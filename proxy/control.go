@@ -19,6 +19,7 @@ import (
 )
 
 const (
+	socketName   = 103              // bytes that every system allows
 	controlConns = 256              // clients at the same time; more wait
 	observeLimit = 20 * time.Second // after which a long poll is answered with nothing, so that a client that is gone is noticed
 )
@@ -100,6 +101,9 @@ func Serve(ctx context.Context, cfg Config, socket string) error {
 // listenControl makes the socket. There is no moment at which others can reach it:
 // its mode is set before it has a name, and so is its directory's.
 func listenControl(ctx context.Context, socket string) (*net.UnixListener, error) {
+	if len(socket) > socketName {
+		return nil, fmt.Errorf("control socket: the name %s is longer than %d bytes; choose a shorter directory", socket, socketName)
+	}
 	if err := checkDir(filepath.Dir(socket)); err != nil {
 		return nil, err
 	}

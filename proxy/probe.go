@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -217,6 +216,7 @@ func (p *probe) run(ctx context.Context, args []string) (code int, stdout, stder
 			return 0, "", "", err
 		}
 		writers[i] = w
+		w.Fd() // sets it to block, as commands expect of their output
 		defer w.Close()
 		defer r.Close()
 		readers.Go(func() { _, _ = io.Copy(&outs[i], r) })
@@ -241,14 +241,15 @@ func (p *probe) run(ctx context.Context, args []string) (code int, stdout, stder
 }
 
 // output keeps the first probeOutput bytes that are written to it.
-type output struct{ bytes.Buffer }
+type output struct{ kept []byte }
 
 func (o *output) Write(b []byte) (int, error) {
-	if room := probeOutput - o.Len(); room > 0 {
-		o.Buffer.Write(b[:min(room, len(b))])
-	}
+	o.kept = append(o.kept, b[:min(len(b), probeOutput-len(o.kept))]...)
 	return len(b), nil
 }
+
+// String is what was kept, as text: of what is none, little is left.
+func (o *output) String() string { return strings.ToValidUTF8(string(o.kept), "?") }
 
 // plain says an error of a connection in words for a person.
 func plain(err error) string {

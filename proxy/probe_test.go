@@ -90,3 +90,21 @@ func TestProbeTimesOut(t *testing.T) {
 		}
 	})
 }
+
+// A long answer is taken to its end, and its beginning is kept.
+func TestProbeOfALongAnswer(t *testing.T) {
+	const size = 3 << 20
+	each(t, func(w *world) {
+		w.connected(func(c *net.TCPConn) {
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+				return
+			}
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)
+			_, _ = io.WriteString(c, strings.Repeat("x", size))
+		})
+		res, err := w.engine.Probe(w.Context(), proxy.ProbeRequest{Attachment: client, Target: netip.AddrPortFrom(epH, w.port), Kind: proxy.ProbeHTTP})
+		if err != nil || !res.OK || res.Status != 200 || len(res.Output) != 8<<10 || !strings.HasSuffix(res.Output, "xx") {
+			w.Errorf("ok %v, status %d, %q, %d bytes of output, %v", res.OK, res.Status, res.Error, len(res.Output), err)
+		}
+	})
+}

@@ -279,7 +279,7 @@ func EngineMain(args []string, version string) int {
 		defer lock.Close()
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		signal.Ignore(syscall.SIGHUP)
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // not Ignore, which commands would inherit
 		err = runEngine(ctx, cfg)
 	}
 	if err != nil {

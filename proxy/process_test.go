@@ -166,9 +166,11 @@ func TestEngineProcess(t *testing.T) {
 			if err := syscall.Kill(st.PID, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+			killed := time.Now()
+			for end := killed.Add(soon); ; time.Sleep(time.Millisecond) {
 				next, err := p.Status(t.Context())
 				if err == nil && next.PID != st.PID {
+					t.Logf("a new engine answered after %v", time.Since(killed))
 					if next.Generation != st.Generation+1 {
 						t.Fatalf("generation %d after the crash", next.Generation)
 					}
@@ -180,6 +182,7 @@ func TestEngineProcess(t *testing.T) {
 			}
 			w.seen = proxy.Observations{}
 			w.carrying(endpoint, true)
+			t.Logf("it carried again after %v", time.Since(killed))
 			w.says(p.Remote, "after a crash")
 			after, err := run(t.Context(), p.Remote, "readlink", "/proc/self/ns/net")
 			if err != nil {

@@ -170,7 +170,7 @@ func TestThreeFormsAgree(t *testing.T) {
 			groups = append(groups, all[fmt.Sprint("g", i)])
 		}
 		filter := verdict.Compile(groups, all)
-		for range 20 {
+		for range 100 {
 			flow := verdict.Flow{
 				Source:   genAddr.Draw(t, "source"),
 				Protocol: rapid.SampledFrom([]verdict.Protocol{verdict.TCP, verdict.UDP, verdict.ICMP}).Draw(t, "protocol"),
