@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -132,7 +131,7 @@ func seedProvider(ctx context.Context, s *domain.Scope) (*domain.Service, error)
 	} {
 		a, err := s.CreateAttachment(ctx, domain.AttachmentInput{
 			VPCID: v.ID, VSwitchID: vswitchOf(v, b.zone), Name: b.name, Kind: domain.AttachManaged, Address: b.address,
-			Command: []string{"demo-backend", "-name", b.name, "-address", b.address},
+			Command: []string{"/proc/self/exe", "demo-backend", "-name", b.name, "-address", b.address}, // the shim's own program: this one
 		})
 		if err != nil {
 			return nil, err
@@ -190,20 +189,19 @@ func demoBackend(args []string) int {
 	if fs.Parse(args) != nil {
 		return 2
 	}
-	at := net.JoinHostPort(*address, "80")
-	if mapped := os.Getenv("OPENPRIVATELINK_ADDRESS"); mapped != "" { // loopback mode: the engine says what stands for the address
-		at = mapped
+	host := os.Getenv("OPENPRIVATELINK_ADDRESS") // in loopback mode another than its own
+	if host == "" {
+		host = *address
 	}
-	host, err := os.Hostname()
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "80")) //nolint:noctx // it ends with the server
+	if errors.Is(err, syscall.EACCES) {
+		ln, err = net.Listen("tcp", net.JoinHostPort(host, "20080")) //nolint:noctx // what stands for 80 in loopback mode without privilege
+	}
 	if err != nil {
-		host = "this machine"
+		fmt.Fprintln(os.Stderr, "demo-backend:", err)
+		return 1
 	}
-	srv := &http.Server{Addr: at, ReadHeaderTimeout: readHeaderTimeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/about" {
-			w.Header().Set("Content-Type", "application/json")
-			json.NewEncoder(w).Encode(map[string]string{"name": *name, "address": *address, "host": host, "client": r.RemoteAddr}) //nolint:errcheck // the client is gone
-			return
-		}
+	srv := &http.Server{ReadHeaderTimeout: readHeaderTimeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "hello from acme back end %s (%s in its own VPC)\n", *name, *address)
 	})}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -214,7 +212,7 @@ func demoBackend(args []string) int {
 		defer cancel()
 		srv.Shutdown(end) //nolint:errcheck // it ends anyway
 	}()
-	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		fmt.Fprintln(os.Stderr, "demo-backend:", err)
 		return 1
 	}

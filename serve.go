@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -35,6 +36,9 @@ const (
 	writeTimeout = 60 * time.Second
 	idleTimeout  = 2 * time.Minute
 	maxHeader    = 64 << 10 // bytes
+
+	// gcPercent keeps the heap small: pages are short-lived garbage.
+	gcPercent = 50
 
 	// httpGrace is how long answers in progress may take when the server ends.
 	httpGrace = 5 * time.Second
@@ -74,6 +78,7 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
+	debug.SetGCPercent(gcPercent)
 	lock, err := lockData(c.data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.data, err)
@@ -176,6 +181,7 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 		return nil
 	})
 	fmt.Fprint(out, greeting)
+	debug.FreeOSMemory() // migrations, password hashes and the demo took more than serving does
 	log.Info("serving", "url", public.String(), "network", mode, "database", databaseKind(c.database), "installation", installation, "version", version)
 	err = group.Wait()
 	if errors.Is(context.Cause(run), errStop) {

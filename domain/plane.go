@@ -54,6 +54,25 @@ type Flow struct {
 	Group      string // and its group
 }
 
+// FlowDenied is the reason of a flow that the endpoint's security groups refused.
+const FlowDenied = "sg"
+
+// reasons are the engine's in words for people.
+var reasons = map[string]string{
+	"closed": "both sides ended it", "reset": "one side reset it", "idle": "nothing was sent for too long", "revoked": "the connection was revoked",
+	"removed": "its target was removed", "shutdown": "the engine ended",
+	FlowDenied: "the endpoint's security groups refused it", "gate": "the connection was revoked while it arrived",
+	"no_server": "the load balancer has no target that may take it", "connect": "no target of the load balancer could be reached",
+}
+
+// Why says in words why the flow ended or was refused.
+func (f Flow) Why() string {
+	if why, ok := reasons[f.Reason]; ok {
+		return why
+	}
+	return f.Reason
+}
+
 // EngineStatus tells about the data plane.
 type EngineStatus struct {
 	Version string

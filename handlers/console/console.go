@@ -77,7 +77,7 @@ var areas = []func(*Console, router){
 	(*Console).serviceArea, (*Console).connectionArea, (*Console).balancerArea,
 	(*Console).endpointArea, (*Console).catalogueArea,
 	(*Console).vpcsArea, (*Console).attachmentsArea, (*Console).routesArea, (*Console).groupsArea,
-	(*Console).auditArea,
+	(*Console).auditArea, (*Console).adminArea,
 }
 
 // Public are the routes that need no session; every other route of the console

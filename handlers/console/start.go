@@ -185,12 +185,16 @@ func (k *Console) proof(ctx context.Context, sc *scene, v *start.Story, post fun
 		if t.Output == "" {
 			t.Output = r.Error
 		}
-		if r.Refused != nil && r.Refused.Group != "" {
+		switch {
+		case r.Refused == nil:
+		case r.Refused.Reason == domain.FlowDenied:
 			t.Note.Word = "refused (reset)"
 			t.Why = fmt.Sprintf("Rule %s of security group %s drops TCP %d from %s", r.Refused.Rule, r.Refused.Group, r.Address.Port(), r.Attachment.Address)
 			t.WhyHref = in(sc.consumer, "/security-groups/", r.Refused.Group)
+			v.Fix = post("/fix", ui.Btn{Label: "Fix it", Icon: "check", Look: ui.Primary})
+		default:
+			t.Note.Word = "No answer: " + r.Refused.Why()
 		}
-		v.Fix = post("/fix", ui.Btn{Label: "Fix it", Icon: "check", Look: ui.Primary})
 	}
 	if t.Command == "" {
 		t.Command = "curl http://" + r.Address.String() + "/"

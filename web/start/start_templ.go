@@ -581,7 +581,7 @@ func terminal(t Terminal) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 35, "<span class=\"t2\">run by the server inside the consumer's VPC, just now</span></header><pre tabindex=\"0\" role=\"region\" aria-label=\"Output\"><b>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 35, "<span class=\"by\">run by the server inside the consumer's VPC, just now</span></header><pre tabindex=\"0\" role=\"region\" aria-label=\"Output\"><b>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
