@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ import (
 // no other pass.
 var managedSysctls = map[string]string{
 	"ipv4/ip_forward":                    "1",
+	"ipv4/ping_group_range":              fmt.Sprintf("%d %[1]d", os.Getgid()),
 	"ipv4/ip_unprivileged_port_start":    "0",
 	"ipv4/conf/all/rp_filter":            "0",
 	"ipv4/conf/default/rp_filter":        "0",
@@ -228,8 +230,8 @@ func (p *pass) settle(ctx context.Context, pl *place) error {
 		return p.wire(ctx, pl, v, pl.ns, "eth0")
 	case Adopted:
 		ns, err := p.d.adopt(pl.Attachment)
-		if err != nil {
-			return err
+		if err != nil { // no longer what was offered: whoever is behind the port now, cut it off
+			return errors.Join(err, p.unplug(ctx, deviceName(portPrefix, pl.ID)))
 		}
 		defer ns.close() // not held: it ends with its container
 		return p.wire(ctx, pl, v, ns, deviceName(peerPrefix, pl.ID))
@@ -353,12 +355,16 @@ func (p *pass) plug(ctx context.Context, pl *place, l *link, v VSwitch, ns *name
 	if err := p.furnish(ctx, pl, v, ns, peer); err != nil {
 		return err
 	}
-	return carries(ctx, h, l.index)
+	if err := carries(ctx, h, l.index); err != nil {
+		return err
+	}
+	return carries(ctx, h, l.master)
 }
 
 // carries waits until a device that is up carries packets. The kernel learns in
-// the background that the other end is up too, within milliseconds; what is sent
-// meanwhile is lost, and a lost SYN comes again after a whole second.
+// the background that the other end, or a port of a bridge, is up too, within
+// milliseconds; what is sent meanwhile is lost, and a lost SYN or ARP request
+// comes again after a whole second.
 func carries(ctx context.Context, h *netlink.Handle, index int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

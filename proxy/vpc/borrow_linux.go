@@ -184,7 +184,9 @@ func (p *pass) giveBack(ctx context.Context, port string, l *link) error {
 	}
 	defer h.Close()
 	back, err := h.LinkByName(name)
-	if err != nil {
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+		return nil // unplugged just now
+	} else if err != nil {
 		return fmt.Errorf("find %s: %w", name, err)
 	}
 	if err := h.LinkSetAlias(back, o.alias); err != nil {

@@ -116,9 +116,9 @@ type Driver interface {
 // Command to run inside an attachment.
 type Command struct {
 	Args []string
-	Env  []string
-	Dir  string
-	TTY  bool
+	Env  []string // nil means PATH, HOME and LANG of the engine
+	Dir  string   // empty means Config.Dir
+	TTY  bool     // Stdio[0] is a terminal and becomes the command's own
 	// Capable leaves the command what it takes to forge packets inside its
 	// attachment. Only tests of hostile workloads set it.
 	Capable bool

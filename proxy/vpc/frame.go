@@ -69,7 +69,7 @@ func Receive(c *net.UnixConn, v any) (fds []int, err error) {
 		case errors.Is(err, io.EOF) && got == 0:
 			err = io.EOF
 		case err != nil:
-			err = fmt.Errorf("receive a message: %w", err)
+			err = unfinished(err)
 		case flags&syscall.MSG_CTRUNC != 0:
 			err = ErrDescriptorsLost
 		case e != nil:
@@ -86,12 +86,20 @@ func Receive(c *net.UnixConn, v any) (fds []int, err error) {
 	}
 	body := make([]byte, size)
 	if _, err := io.ReadFull(c, body); err != nil {
-		return fds, fmt.Errorf("receive a message: %w", err)
+		return fds, unfinished(err)
 	}
 	if err := json.Unmarshal(body, v); err != nil {
 		return fds, fmt.Errorf("receive a message: %w", err)
 	}
 	return fds, nil
+}
+
+// unfinished wraps the error that ended a message in the middle.
+func unfinished(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("receive a message: %w", err)
 }
 
 func descriptors(rights []byte) (fds []int, err error) {

@@ -62,7 +62,7 @@ var neverSources = []span{
 func guardSets(t *nftables.Table) []*nftables.Set {
 	portMAC := nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr)
 	portIP := nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr)
-	return []*nftables.Set{
+	sets := []*nftables.Set{
 		{Table: t, Name: setStations, KeyType: portMAC, Concatenation: true},
 		{Table: t, Name: setTrunks, KeyType: nftables.TypeIFName},
 		{Table: t, Name: setReserved, KeyType: nftables.TypeEtherAddr},
@@ -70,6 +70,10 @@ func guardSets(t *nftables.Table) []*nftables.Set {
 		{Table: t, Name: setSubnets, KeyType: portIP, Concatenation: true, Interval: true},
 		{Table: t, Name: setSources, KeyType: portIP, Concatenation: true, Interval: true},
 	}
+	for i, s := range sets {
+		s.ID = uint32(i + 1) // within a transaction; left to the library, it comes from an unguarded counter
+	}
+	return sets
 }
 
 // guard brings the guard to what the network says now.
@@ -85,7 +89,7 @@ func (p *pass) guard(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer c.CloseLasting()
+	defer closeNftables(c)
 	if p.st.guard == nil {
 		err = installGuard(c, want)
 	} else {
@@ -159,7 +163,7 @@ func (p *pass) lookGuard(ctx context.Context, st *state) error {
 	if err != nil {
 		return err
 	}
-	defer c.CloseLasting()
+	defer closeNftables(c)
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyBridge)
 	if err != nil {
 		return fmt.Errorf("list tables: %w", err)
@@ -293,6 +297,8 @@ func (d *namespaces) nftables(ctx context.Context, ns *namespace) (c *nftables.C
 	}
 	return c, err
 }
+
+func closeNftables(c *nftables.Conn) { _ = c.CloseLasting() } // a socket: there is nothing to lose
 
 // The expressions of the rules. Key parts lie in registers of 16 bytes, the port in
 // the first and what follows it in the second.

@@ -124,6 +124,7 @@ type hostile struct {
 }
 
 func newHostile(t *testing.T, n Network) *hostile {
+	t.Helper()
 	l := newLab(t)
 	l.ensure(n)
 	h := &hostile{lab: l, n: n, routeNS: l.where(n.ID, ""), malloryNS: l.where(n.ID, mallory), clientNS: l.where(n.ID, client)}
@@ -247,7 +248,7 @@ func TestGuardIsWhatStops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.CloseLasting()
+	defer closeNftables(c)
 	c.DelTable(&nftables.Table{Name: guardTable, Family: nftables.TableFamilyBridge})
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)

@@ -28,40 +28,40 @@ type lab struct {
 }
 
 // newLab takes everything away at the end, whatever the test did.
-func newLab(t testing.TB) *lab {
-	t.Helper()
-	return openLab(t, fmt.Sprintf("t%06x", time.Now().UnixNano()&0xffffff))
+func newLab(tb testing.TB) *lab {
+	tb.Helper()
+	return openLab(tb, fmt.Sprintf("t%06x", time.Now().UnixNano()&0xffffff))
 }
 
-func openLab(t testing.TB, installation string) *lab {
-	t.Helper()
+func openLab(tb testing.TB, installation string) *lab {
+	tb.Helper()
 	mode := os.Getenv(envMode)
 	if mode == "" {
 		mode = ModeNetns
 	}
 	if mode == ModeNetns && os.Getuid() != 0 {
 		_, _, err := Probe(ModeUserns)
-		t.Skipf("not root, and %v", err)
+		tb.Skipf("not root, and %v", err)
 	}
 	d, err := New(Config{Installation: installation, Mode: mode, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	l := &lab{d.(*namespaces), t}
-	t.Cleanup(func() {
+	l := &lab{d.(*namespaces), tb}
+	tb.Cleanup(func() {
 		if l.ended() {
 			return // the test closed it, and another lab has its networks
 		}
 		if err := l.Sweep(context.Background(), nil); err != nil {
-			t.Errorf("sweep: %v", err)
+			tb.Errorf("sweep: %v", err)
 		}
 		if l.pins != nil {
 			if left, err := l.pins.names(""); len(left) > 0 || err != nil {
-				t.Errorf("left behind: %v %v", left, err)
+				tb.Errorf("left behind: %v %v", left, err)
 			}
 		}
 		if left := processes(func(pid string) bool { return marked(pid, envInstallation+"="+installation) }); len(left) > 0 {
-			t.Errorf("left running: %v", left)
+			tb.Errorf("left running: %v", left)
 		}
 		l.Close()
 	})
@@ -151,38 +151,38 @@ func (l *lab) listenIn(network, attachment, at string) (net.Listener, error) {
 }
 
 // talk wants an answer from the other side and then its echo.
-func talk(t testing.TB, c net.Conn, err error, want string) {
-	t.Helper()
+func talk(tb testing.TB, c net.Conn, err error, want string) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	const payload = "ping\n"
 	if _, err := io.WriteString(c, payload); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	got, err := io.ReadAll(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if string(got) != want+"\n"+payload {
-		t.Fatalf("got %q, want %q and the echo", got, want)
+		tb.Fatalf("got %q, want %q and the echo", got, want)
 	}
 }
 
 // refused wants a dial to fail with one of errors.
-func refused(t testing.TB, c net.Conn, err error, want ...error) {
-	t.Helper()
+func refused(tb testing.TB, c net.Conn, err error, want ...error) {
+	tb.Helper()
 	if err == nil {
 		c.Close()
-		t.Fatal("connected")
+		tb.Fatal("connected")
 	}
 	if !slices.ContainsFunc(want, func(w error) bool { return errors.Is(err, w) }) {
-		t.Fatalf("got %v, want one of %v", err, want)
+		tb.Fatalf("got %v, want one of %v", err, want)
 	}
 }
 

@@ -20,11 +20,11 @@ import (
 // network with number n is 127.n.c.d of this machine. Nothing is isolated.
 type loopback struct {
 	Config
-	life     *lifeline
 	highPort bool // ports below 1024 are out of reach, and 20000 is added to them
 
 	mu       sync.RWMutex
 	networks map[string]Network
+	lives    map[[2]string]*lifeline // of commands, by network and attachment
 	closed   bool
 }
 
@@ -36,11 +36,10 @@ const (
 )
 
 func newLoopback(cfg Config) (Driver, error) {
-	life, err := newLifeline()
-	if err != nil {
-		return nil, err
-	}
-	return &loopback{Config: cfg, life: life, highPort: !mayBindLow(), networks: map[string]Network{}}, nil
+	return &loopback{
+		Config: cfg, highPort: !mayBindLow(),
+		networks: map[string]Network{}, lives: map[[2]string]*lifeline{},
+	}, nil
 }
 
 // mayBindLow reports whether this process may listen on ports below 1024. It tries
@@ -81,18 +80,42 @@ func (d *loopback) Ensure(_ context.Context, n Network) (map[string]error, error
 			refused[id] = fmt.Errorf("attachment %s: namespaces and devices of the host need network mode %s", id, ModeNetns)
 		}
 	}
+	if err := d.add(clone(n)); err != nil {
+		return nil, err
+	}
+	d.endCommands()
+	return refused, nil
+}
+
+func (d *loopback) add(n Network) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return nil, net.ErrClosed
+		return net.ErrClosed
 	}
 	for id, other := range d.networks {
 		if id != n.ID && other.Number == n.Number {
-			return nil, fmt.Errorf("network %s: number %d is that of network %s", n.ID, n.Number, id)
+			return fmt.Errorf("network %s: number %d is that of network %s", n.ID, n.Number, id)
 		}
 	}
-	d.networks[n.ID] = clone(n)
-	return refused, nil
+	d.networks[n.ID] = n
+	return nil
+}
+
+// endCommands ends those of attachments that are gone, and waits for that.
+func (d *loopback) endCommands() {
+	var gone []*lifeline
+	d.mu.Lock()
+	for at, life := range d.lives {
+		if _, ok := d.networks[at[0]].Attachments[at[1]]; !ok {
+			gone = append(gone, life)
+			delete(d.lives, at)
+		}
+	}
+	d.mu.Unlock()
+	for _, life := range gone {
+		life.cut()
+	}
 }
 
 func (d *loopback) Repair(ctx context.Context, id string) (map[string]error, error) {
@@ -105,18 +128,20 @@ func (d *loopback) Repair(ctx context.Context, id string) (map[string]error, err
 
 func (d *loopback) Remove(_ context.Context, id string) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	delete(d.networks, id)
+	d.mu.Unlock()
+	d.endCommands()
 	return nil
 }
 
 func (d *loopback) Sweep(_ context.Context, keep map[string]Network) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	maps.DeleteFunc(d.networks, func(id string, _ Network) bool {
 		_, ok := keep[id]
 		return !ok
 	})
+	d.mu.Unlock()
+	d.endCommands()
 	return nil
 }
 
@@ -238,7 +263,7 @@ func (d *loopback) Start(_ context.Context, network, attachment string, c Comman
 	if c.Control != nil || !slices.Equal(c.Args, a.Command) || !ok {
 		return fmt.Errorf("attachment %s: %w", attachment, ErrNoExec)
 	}
-	life, ended, err := d.life.take()
+	life, ended, err := d.takeLife(network, attachment)
 	if err != nil {
 		return err
 	}
@@ -255,11 +280,26 @@ func (d *loopback) Start(_ context.Context, network, attachment string, c Comman
 
 func (d *loopback) Close() error {
 	d.mu.Lock()
-	done := d.closed
 	d.closed = true
+	clear(d.networks)
 	d.mu.Unlock()
-	if !done {
-		d.life.cut()
-	}
+	d.endCommands()
 	return nil
+}
+
+// takeLife counts a command of an attachment that is there.
+func (d *loopback) takeLife(network, attachment string) (end *os.File, ended func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.networks[network].Attachments[attachment]; !ok {
+		return nil, nil, ErrNoAttachment
+	}
+	at := [2]string{network, attachment}
+	if d.lives[at] == nil {
+		if d.lives[at], err = newLifeline(); err != nil {
+			delete(d.lives, at)
+			return nil, nil, err
+		}
+	}
+	return d.lives[at].take()
 }

@@ -19,7 +19,7 @@ func init() { runtime.LockOSThread() }
 // envMode tells a run of these tests which mode it is to test.
 const envMode = "VPC_TEST_MODE"
 
-// TestMain is also the program that shims and probes are. For an ordinary user it
+// TestMain is also the program that shims, probes and clients are. For an ordinary user it
 // runs the tests again in a user namespace.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
@@ -28,8 +28,15 @@ func TestMain(m *testing.M) {
 			os.Exit(ShimMain(os.Args[2:]))
 		case "probe-userns":
 			os.Exit(ProbeMain())
+		case "probe":
+			mode, reason, err := Probe(os.Args[2])
+			if err != nil {
+				mode, reason = "error", err.Error()
+			}
+			fmt.Fprintf(os.Stdout, "%s: %s\n", mode, reason)
+			os.Exit(0)
 		case "exec":
-			os.Exit(execTool(os.Args[2]))
+			os.Exit(execTool(os.Args[2:]))
 		}
 	}
 	if os.Getenv(envMode) == "" && os.Getuid() != 0 {

@@ -63,17 +63,17 @@ func TestRouting(t *testing.T) {
 		}
 	})
 	t.Run("deadline and cancellation", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		gone, stop := context.WithCancel(ctx)
+		stop()
+		c, err := l.DialFrom(gone, "vpc-a", client, addrPort("10.0.1.200", 80))
+		refused(t, c, err, context.Canceled)
+		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 		defer cancel()
-		c, err := l.DialFrom(ctx, "vpc-a", client, addrPort("10.0.1.200", 80)) // nobody answers ARP
+		c, err = l.DialFrom(short, "vpc-a", client, addrPort("10.0.1.200", 80)) // nobody answers ARP
 		refused(t, c, err, context.DeadlineExceeded)
 		if ne, ok := errors.AsType[net.Error](err); !ok || !ne.Timeout() {
 			t.Errorf("%v is no time-out", err)
 		}
-		gone, stop := context.WithCancel(t.Context())
-		stop()
-		c, err = l.DialFrom(gone, "vpc-a", client, addrPort("10.0.1.200", 80))
-		refused(t, c, err, context.Canceled)
 	})
 	t.Run("of what is not there", func(t *testing.T) {
 		c, err := l.DialFrom(ctx, "vpc-b", client, addrPort(farIP, 80))

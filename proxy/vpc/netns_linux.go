@@ -166,7 +166,7 @@ func preparePinDir() error {
 		return fmt.Errorf("lock %s: %w", pinDir, err)
 	}
 	share := func() error { return unix.Mount("", pinDir, "none", unix.MS_SHARED|unix.MS_REC, "") }
-	if err = share(); err == unix.EINVAL { // not a mount yet
+	if err = share(); errors.Is(err, unix.EINVAL) { // not a mount yet
 		if err = unix.Mount(pinDir, pinDir, "none", unix.MS_BIND|unix.MS_REC, ""); err == nil {
 			err = share()
 		}

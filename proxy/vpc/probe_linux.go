@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -123,7 +122,7 @@ func attempt(mode string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	d, err := newNamespaces(Config{
-		Installation: "probe" + strconv.Itoa(os.Getpid()), Mode: mode, Dir: "/", Exec: self(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Installation: "probe" + strconv.Itoa(os.Getpid()), Mode: mode, Dir: "/", Exec: self(), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err

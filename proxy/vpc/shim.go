@@ -3,6 +3,7 @@
 package vpc
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -73,8 +74,10 @@ func (s shim) start(ended func()) error {
 	}
 	args = append(append(args, "--"), s.Args...)
 	env := s.Env
-	if env == nil {
-		env = os.Environ()
+	if env == nil { // not all that the engine has: some may be secret
+		for _, name := range []string{"PATH", "HOME", "LANG"} {
+			env = append(env, name+"="+os.Getenv(name))
+		}
 	}
 	// Descriptors and not files are passed on, because File.Fd may change the mode
 	// of what the client shares with us.
@@ -190,7 +193,9 @@ func ShimMain(args []string) int {
 }
 
 func runCommand(args []string, dir string, tty bool, client *net.UnixConn, life bool) int {
-	cmd := exec.Command(args[0], args[1:]...)
+	relay := make(chan os.Signal, 8) // from the start: what comes before the command is kept for it
+	signal.Notify(relay, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
+	cmd := exec.CommandContext(context.Background(), args[0], args[1:]...) // ends as group.end says
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: tty} // the terminal is descriptor 0
@@ -203,8 +208,6 @@ func runCommand(args []string, dir string, tty bool, client *net.UnixConn, life 
 	}
 	letGo() // else the client's terminal and pipes would never end
 	g := &group{pid: cmd.Process.Pid}
-	relay := make(chan os.Signal, 8)
-	signal.Notify(relay, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
 		for s := range relay {
 			g.signal(s.(syscall.Signal))
