@@ -16,7 +16,7 @@ type Address struct {
 	VPCID     string `gorm:"primaryKey"`
 	Address   string `gorm:"primaryKey"`
 	VSwitchID string
-	OwnerKind string // KindAttachment, KindEndpoint, KindLoadBalancer
+	OwnerKind string // KindAttachment, KindEndpoint, KindLoadBalancer, KindServerGroup (of a target)
 	OwnerID   string
 }
 

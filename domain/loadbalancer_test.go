@@ -183,8 +183,13 @@ func TestTargetAddress(t *testing.T) {
 	if got := faults(err); got != "address: address_in_use" || !strings.Contains(err.Error(), "nlb:443") {
 		t.Errorf("an attachment at the address: %v", err)
 	}
+	err = p.DeleteVSwitch(ctx, c.i.ID)
+	if fails(t, err, domain.Conflict, "vswitch_in_use"); !strings.Contains(err.Error(), "nlb:443") {
+		t.Errorf("%v does not name the server group", err)
+	}
 	check(t, p.DeleteListener(ctx, d.Listeners[1].ID))
 	next("10.0.2.2")
+	check(t, p.DeleteVSwitch(ctx, c.i.ID))
 }
 
 func TestListeners(t *testing.T) {

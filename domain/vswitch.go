@@ -155,10 +155,12 @@ func (s *Scope) DeleteVSwitch(ctx context.Context, id string) error {
 		}
 		endpoints := t.Model(&EndpointZone{}).Select("endpoint_id").Where("vswitch_id = ?", id)
 		balancers := t.Model(&LoadBalancerZone{}).Select("load_balancer_id").Where("vswitch_id = ?", id)
+		targets := t.Model(&Address{}).Select("owner_id").Where("vswitch_id = ? AND owner_kind = ?", id, KindServerGroup)
 		var u uses
 		err := errors.Join(
 			u.add(t.Model(&Endpoint{}).Where("id IN (?)", endpoints), KindEndpoint),
 			u.add(t.Model(&LoadBalancer{}).Where("id IN (?)", balancers), KindLoadBalancer),
+			u.add(t.Model(&ServerGroup{}).Where("id IN (?)", targets), KindServerGroup),
 			u.add(t.Model(&Attachment{}).Where("vswitch_id = ?", id), KindAttachment))
 		if err == nil {
 			err = u.refusal(KindVSwitch, vs.Name)
