@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy"
 	"github.com/openprivatelink/openprivatelink/proxy/proxytest"
@@ -28,6 +29,7 @@ func TestEditsCutNothing(t *testing.T) {
 		var rounds atomic.Int64
 		for i := range streams {
 			c := w.mustDial([]netip.Addr{epH, epI}[i%2])
+			_ = c.SetDeadline(time.Now().Add(10 * time.Minute)) // of the whole test
 			running.Go(func() {
 				for !stop.Load() {
 					if err := echo(c, "a line that comes back"); err != nil {

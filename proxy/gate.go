@@ -328,13 +328,15 @@ func (d *door) accept() {
 
 // serve takes one connection from accept to its record.
 func (d *door) serve(c *net.TCPConn) {
+	peer, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok { // gone already
+		reset(c)
+		return
+	}
 	g := d.gate.Load()
 	f := newFlow(d.engine.life, c, d.tally, g.idle)
 	defer f.stop()
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		f.source = a.AddrPort()
-		f.source = netip.AddrPortFrom(f.source.Addr().Unmap(), f.source.Port())
-	}
+	f.source = netip.AddrPortFrom(peer.AddrPort().Addr().Unmap(), peer.AddrPort().Port())
 	if d.network != "" {
 		f.source = d.engine.driver.Translate(d.network, f.source)
 	}

@@ -114,11 +114,16 @@ func (d *namespaces) connect(ctx context.Context, ns *namespace, local netip.Add
 	if err != nil {
 		return nil, err
 	}
-	if c.LocalAddr().String() == c.RemoteAddr().String() { // met itself, because nobody listens there
-		c.Close()
-		return nil, os.NewSyscallError("connect", unix.ECONNREFUSED)
+	switch there := c.RemoteAddr(); {
+	case there == nil: // reset since
+		err = unix.ECONNRESET
+	case there.String() == c.LocalAddr().String(): // met itself, because nobody listens there
+		err = unix.ECONNREFUSED
+	default:
+		return c, nil
 	}
-	return c, nil
+	c.Close()
+	return nil, os.NewSyscallError("connect", err)
 }
 
 // connected waits until a socket that is connecting has done so, within its write
