@@ -141,7 +141,7 @@ func TestAdopted(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = unix.Unmount(path, unix.MNT_DETACH) }()
-		bad, err := l.Repair(ctx, "vpc-a")
+		bad, err := l.Repair(t.Context(), "vpc-a")
 		if err != nil || bad[box.ID] == nil {
 			t.Errorf("repair: %v %v", bad, err)
 		}
