@@ -33,7 +33,7 @@ func (k *Console) home(c echo.Context) error {
 		return c.Redirect(http.StatusSeeOther, "/a/"+first)
 	}
 	if who[0].Operator() {
-		return c.Redirect(http.StatusSeeOther, "/admin/accounts")
+		return c.Redirect(http.StatusSeeOther, "/admin")
 	}
 	return render(c, http.StatusOK, signin.NoAccount(k.frame(c, "No account", "")))
 }

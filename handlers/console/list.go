@@ -1,6 +1,7 @@
 package console
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -29,8 +30,13 @@ type listing struct {
 // readList reads the state of the list at path of the account. keys are its
 // filters beside "q"; everything else in the address is ignored.
 func readList(c echo.Context, s *domain.Scope, path string, keys ...string) listing {
+	return readListAt(c, in(s, path), keys...)
+}
+
+// readListAt is readList for a list outside of accounts; url is its whole path.
+func readListAt(c echo.Context, at string, keys ...string) listing {
 	in := c.QueryParams()
-	l := listing{url: "/a/" + s.Account().ID + path, query: url.Values{}, after: in.Get("after"), before: in.Get("before")}
+	l := listing{url: at, query: url.Values{}, after: in.Get("after"), before: in.Get("before")}
 	for _, k := range append(keys, "q") {
 		for _, v := range in[k] {
 			if v = strings.TrimSpace(v); v != "" && len(v) <= maxText && !slices.Contains(l.query[k], v) {
@@ -72,10 +78,7 @@ func (l listing) filtered(but ...string) bool {
 
 // with is the address of the list with one filter set, or taken away if value is "".
 func (l listing) with(key, value string) string {
-	q := url.Values{}
-	for k, v := range l.query {
-		q[k] = v
-	}
+	q := maps.Clone(l.query)
 	q.Del(key)
 	if value != "" {
 		q.Set(key, value)
@@ -92,10 +95,7 @@ func encoded(q url.Values) string {
 
 // canonical is the query of the page that is shown.
 func (l listing) canonical() string {
-	q := url.Values{}
-	for k, v := range l.query {
-		q[k] = v
-	}
+	q := maps.Clone(l.query)
 	switch {
 	case l.before != "":
 		q.Set("before", l.before)
@@ -131,10 +131,9 @@ func (l listing) fill(out ui.List, ids []string, prev, next string) ui.List {
 }
 
 func (l listing) page(key, cursor string, from int) string {
-	q := url.Values{key: {cursor}, "from": {strconv.Itoa(max(from, 1))}}
-	for k, v := range l.query {
-		q[k] = v
-	}
+	q := maps.Clone(l.query)
+	q.Set(key, cursor)
+	q.Set("from", strconv.Itoa(max(from, 1)))
 	return l.url + encoded(q)
 }
 
