@@ -153,7 +153,12 @@ func TestFollowSendsARowOnceASecond(t *testing.T) {
 		feed := make(chan []domain.Change)
 		ended := make(chan error)
 		go func() { ended <- k.Follow(t.Context(), feed) }()
-		sent := func() int { synctest.Wait(); return int(k.hub.seq) }
+		sent := func() int64 {
+			synctest.Wait()
+			k.hub.mu.Lock()
+			defer k.hub.mu.Unlock()
+			return k.hub.seq
+		}
 
 		row := domain.Change{Account: "a", Kind: domain.KindConnection, ID: "ep-1"}
 		other := domain.Change{Account: "b", Kind: domain.KindConnection, ID: "ep-1"}
