@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -52,7 +53,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	// What PostgreSQL keeps is what SQLite keeps: UTC to the microsecond.
 	s.now = func() time.Time { return clock().UTC().Truncate(time.Microsecond) }
-	dialect := sqlite.Open("file:" + c.Database + "?_journal_mode=WAL&_busy_timeout=10000&_foreign_keys=on&_txlock=immediate&_synchronous=FULL&_cache_size=-8000")
+	dialect := sqlite.Open("file:" + (&url.URL{Path: c.Database}).EscapedPath() + "?_journal_mode=WAL&_busy_timeout=10000&_foreign_keys=on&_txlock=immediate&_synchronous=FULL&_cache_size=-8000")
 	if postgresDSN(c.Database) {
 		dialect = postgres.Open(c.Database)
 	}

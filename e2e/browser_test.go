@@ -60,6 +60,9 @@ var chromium = sync.OnceValues(func() (playwright.Browser, error) {
 var stopBrowser = func() {}
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && peers[os.Args[1]] != nil {
+		os.Exit(peer(os.Args[1:]))
+	}
 	code := m.Run()
 	stopBrowser()
 	os.Exit(code)
@@ -187,11 +190,11 @@ func (p *person) press(name string) {
 	p.must(p.page.GetByRole("button", playwright.PageGetByRoleOptions{Name: startsWith(name)}).First().Click(), "press "+name)
 }
 
-// follow activates a link by its name, or the start of it, and counts a click.
+// follow activates a link of the page, not of its frame, by its name, or the start of it, and counts a click.
 func (p *person) follow(name string) {
 	p.t.Helper()
 	p.clicks++
-	p.must(p.page.GetByRole("link", playwright.PageGetByRoleOptions{Name: startsWith(name)}).First().Click(), "follow "+name)
+	p.must(p.page.Locator("main").GetByRole("link", playwright.LocatorGetByRoleOptions{Name: startsWith(name)}).First().Click(), "follow "+name)
 }
 
 func startsWith(name string) *regexp.Regexp {

@@ -149,22 +149,22 @@ func (sc *scene) backstage(ctx context.Context, side *start.Side) error {
 	if len(d.SeenAs) > 0 {
 		side.Address = d.SeenAs[0]
 	}
-	for _, z := range d.ZoneStates {
-		lb, err := sc.provider.LoadBalancer(ctx, z.LoadBalancerID)
-		if err != nil {
-			return err
+	if len(d.ZoneStates) == 0 {
+		return nil
+	}
+	lb, err := sc.provider.LoadBalancer(ctx, d.ZoneStates[0].LoadBalancerID) // of the other zones, too
+	if err != nil {
+		return err
+	}
+	v, err := sc.provider.VPC(ctx, lb.VPCID)
+	if err != nil {
+		return err
+	}
+	side.VPC, side.CIDR = v.Name, v.CIDR
+	for _, l := range lb.Listeners {
+		for _, srv := range l.Servers {
+			side.Lines = append(side.Lines, srv.Name+"  "+srv.Target)
 		}
-		v, err := sc.provider.VPC(ctx, lb.VPCID)
-		if err != nil {
-			return err
-		}
-		side.VPC, side.CIDR = v.Name, v.CIDR
-		for _, l := range lb.Listeners {
-			for _, srv := range l.Servers {
-				side.Lines = append(side.Lines, srv.Name+"  "+srv.Target)
-			}
-		}
-		break // the other zones are of the same load balancer
 	}
 	return nil
 }

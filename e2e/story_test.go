@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	contoso   = "/a/1000000000000077"
+	northwind = "/a/1000000000000042"
+	acme      = "/a/1000000000000001"
+)
+
+// bookings is a service that tess of contoso-travel publishes and jorge of
+// northwind-shop connects to, both in one browser. Both VPCs are 10.0.0.0/16.
+type bookings struct {
+	*app
+	p        *person
+	endpoint string // id
+	service  string // id
+	address  string // of the endpoint
+}
+
+var lastID = regexp.MustCompile(`(ep|epsrv|vpc)-[a-z2-7]{20}`)
+
+func publishBookings(t *testing.T) *bookings {
+	t.Helper()
+	a := start(t, "--demo")
+	b := &bookings{app: a, p: a.person(profile{}), address: "10.0.1.77:7000"}
+	p := b.p
+	p.signIn("tess")
+	p.open(contoso + "/vpcs/new")
+	p.fill("Name", "vpc-travel")
+	p.press("Create VPC")
+	p.sees("vpc-travel")
+	p.open(contoso + "/attachments/new")
+	p.fill("Name", "backend")
+	p.fill("Address", "10.0.1.17")
+	p.press("Create attachment")
+	p.sees("10.0.1.17")
+	a.ready4exec("backend")
+	a.background("backend", os.Args[0], "peer-serve", "10.0.1.17:7000")
+	p.open(contoso + "/load-balancers/new")
+	p.fill("Name", "nlb-travel")
+	p.fill("Listens on TCP port", "7000")
+	p.press("Create load balancer")
+	p.sees("nlb-travel")
+	p.open(contoso + "/services/new")
+	p.fill("Name", "bookings")
+	p.fill("Accounts to whitelist", "1000000000000042")
+	p.press("Create service")
+	p.sees("bookings")
+	b.service = lastID.FindString(p.page.URL())
+
+	p.signIn("jorge") // beside tess
+	p.open(northwind + "/catalogue?q=bookings")
+	p.follow("Connect")
+	p.fill("Address", "10.0.1.77")
+	p.press("Create endpoint")
+	p.sees("Waiting for approval")
+	b.endpoint = lastID.FindString(p.page.URL())
+	return b
+}
+
+func (b *bookings) accept() {
+	b.t.Helper()
+	b.p.open(contoso + "/connections")
+	b.p.press("Accept northwind-shop")
+	b.p.sees("northwind-shop is being connected")
+	eventually(b.t, func() error {
+		_, err := b.run1("shop-client", os.Args[0], "peer-dial", b.address)
+		return err
+	})
+}
+
+// hold begins a live transfer inside the consumer's VPC and returns a channel that
+// tells what ended it.
+func (b *bookings) hold() <-chan string {
+	b.t.Helper()
+	cmd := b.inside("shop-client", os.Args[0], "peer-hold", b.address)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { cmd.Process.Kill() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "open\n" {
+		b.t.Fatalf("the transfer did not begin: %q, %v, %s", line, err, stderr.String())
+	}
+	ended := make(chan string, 1)
+	go func() {
+		io.Copy(io.Discard, out)
+		cmd.Wait()
+		ended <- stderr.String()
+	}()
+	return ended
+}
+
+func running(t testing.TB, ended <-chan string) {
+	t.Helper()
+	select {
+	case why := <-ended:
+		t.Fatalf("the live transfer ended: %s", why)
+	default:
+	}
+}
+
+// TestMainJob is what the product is for, from two sides of one browser.
+func TestMainJob(t *testing.T) {
+	b := publishBookings(t)
+	p := b.p
+	if out, err := b.run1("shop-client", os.Args[0], "peer-dial", b.address); err == nil {
+		t.Fatalf("before approval the consumer got %q", out)
+	}
+	b.accept()
+	p.shot("story-accepted")
+	p.open(northwind + "/endpoints/" + b.endpoint)
+	p.sees("Connected")
+	p.choose("How", "Connection only")
+	p.press("Test it")
+	p.sees("The endpoint saw 10.0.1.10 as the source")
+
+	out, err := b.run1("shop-client", os.Args[0], "peer-get", b.address, fmt.Sprint(64<<20))
+	if want := fmt.Sprintf("%d bytes, equal true\n", 64<<20); out != want || err != nil {
+		t.Fatalf("64 MiB and a half-close: %q, %v; want %q", out, err, want)
+	}
+
+	ended := b.hold()
+	p.open(contoso + "/connections/" + b.endpoint + "/reject")
+	p.press("Reject")
+	begun := time.Now()
+	select {
+	case why := <-ended:
+		if !strings.Contains(why, "reset") {
+			t.Errorf("the live transfer ended with %q, want a reset", why)
+		}
+		t.Logf("reset %v after the rejection was answered", time.Since(begun).Round(time.Millisecond))
+	case <-time.After(time.Second):
+		t.Fatal("the live transfer went on for a second after the rejection")
+	}
+	if out, err := b.run1("shop-client", os.Args[0], "peer-dial", b.address); err == nil {
+		t.Fatalf("after the rejection the consumer got %q", out)
+	}
+
+	// The stranger sees and reaches nothing.
+	p.signIn("mara")
+	p.open(acme + "/catalogue")
+	if text, _ := p.page.Content(); strings.Contains(text, b.service) || strings.Contains(text, "bookings") {
+		t.Error("the catalogue of an account that is not whitelisted shows the service")
+	}
+	for _, path := range []string{"/services/" + b.service, "/connections/" + b.endpoint, "/endpoints/" + b.endpoint} {
+		if code := p.status(acme + path); code != 404 {
+			t.Errorf("%s of another account: %d, want 404", path, code)
+		}
+	}
+}
+
+// TestUndo takes an acceptance back: what was opened meanwhile is reset.
+func TestUndo(t *testing.T) {
+	b := publishBookings(t)
+	b.p.open(contoso + "/connections")
+	b.p.press("Accept northwind-shop")
+	b.p.sees("northwind-shop is being connected")
+	var ended <-chan string
+	eventually(t, func() error {
+		_, err := b.run1("shop-client", os.Args[0], "peer-dial", b.address)
+		return err
+	})
+	ended = b.hold()
+	b.p.press("Undo")
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the transfer outlived the undone acceptance")
+	}
+	b.p.open(contoso + "/connections?decision=waiting")
+	b.p.sees("northwind-shop")
+}
+
+// TestCrashes kills either process while bytes flow.
+func TestCrashes(t *testing.T) {
+	b := publishBookings(t)
+	b.accept()
+	ended := b.hold()
+	was := b.status()
+	b.kill() // the control plane, without a word
+	running(t, ended)
+	b.run()
+	if now := b.status(); now.Engine.PID != was.Engine.PID {
+		t.Fatalf("engine %d was replaced by %d", was.Engine.PID, now.Engine.PID)
+	}
+	running(t, ended)
+	// Every acknowledged write is there, and a new one is carried out.
+	b.p.open(contoso + "/connections/" + b.endpoint)
+	b.p.sees("Connected")
+	b.p.open(contoso + "/connections/" + b.endpoint + "/reject")
+	b.p.press("Reject")
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("after the crash a rejection cuts nothing")
+	}
+	b.accept()
+
+	if err := syscall.Kill(was.Engine.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if now := b.status(); now.Engine.PID == was.Engine.PID || now.Engine.PID == 0 {
+			return fmt.Errorf("engine %d", now.Engine.PID)
+		}
+		return nil
+	})
+	if was.Engine.Mode == "userns" { // its namespaces ended, and with them what ran inside
+		b.ready4exec("backend")
+		b.background("backend", os.Args[0], "peer-serve", "10.0.1.17:7000")
+	}
+	eventually(t, func() error {
+		_, err := b.run1("shop-client", os.Args[0], "peer-dial", b.address)
+		return err
+	})
+}
+
+// TestRealServers puts software that nobody here wrote behind the load balancer:
+// nginx, Redis and PostgreSQL, each in the provider's namespace.
+func TestRealServers(t *testing.T) {
+	b := publishBookings(t)
+	b.accept()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Each is served at the published port in turn, in place of the peer.
+	serve := func(name string, argv ...string) *exec.Cmd {
+		if _, err := exec.LookPath(argv[0]); err != nil {
+			t.Skipf("%s is not installed: run make setup", name)
+		}
+		return b.background("backend", argv...)
+	}
+	conf := dir + "/nginx.conf"
+	text := fmt.Sprintf(`pid %[1]s/pid; daemon off; error_log %[1]s/err; events {}
+http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+ server { listen 10.0.1.17:8081; location / { return 200 "nginx saw $remote_addr\n"; } } }`, dir)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	serve("nginx", "nginx", "-c", conf, "-e", dir+"/err")
+	serve("redis", "redis-server", "--bind", "10.0.1.17", "--port", "6379", "--save", "", "--protected-mode", "no", "--dir", dir)
+	b.listen("8081", "6379")
+	eventually(t, func() error {
+		out, err := b.run1("shop-client", "curl", "-sS", "-m", "3", "http://10.0.1.77:8081/")
+		if err == nil && !strings.HasPrefix(out, "nginx saw 10.0.") {
+			err = fmt.Errorf("got %q", out)
+		}
+		return err
+	})
+	eventually(t, func() error {
+		out, err := b.run1("shop-client", "redis-cli", "-h", "10.0.1.77", "ping")
+		if err == nil && out != "PONG\n" {
+			err = fmt.Errorf("got %q", out)
+		}
+		return err
+	})
+}
+
+// listen adds listeners for the backend at more ports.
+func (b *bookings) listen(ports ...string) {
+	b.t.Helper()
+	b.p.open(contoso + "/load-balancers")
+	b.p.follow("nlb-travel")
+	lb := b.p.page.URL()
+	for _, port := range ports {
+		b.p.open(lb)
+		b.p.follow("Add listener")
+		b.p.fill("Listens on TCP port", port)
+		b.p.press("Add listener")
+		b.p.sees("TCP " + port)
+	}
+	b.p.open(northwind + "/security-groups")
+	b.p.follow("to-bookings")
+	for _, port := range ports {
+		b.p.fill("Ports", port)
+		b.p.fill("Source", "10.0.0.0/16")
+		b.p.press("Add rule")
+		b.p.sees(port)
+	}
+}
