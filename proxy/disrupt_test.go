@@ -30,6 +30,7 @@ func TestEditsCutNothing(t *testing.T) {
 		for i := range streams {
 			c := w.mustDial([]netip.Addr{epH, epI}[i%2])
 			_ = c.SetDeadline(time.Now().Add(10 * time.Minute)) // of the whole test
+			w.echoes(c, "judged and carried before anything changes")
 			running.Go(func() {
 				for !stop.Load() {
 					if err := echo(c, "a line that comes back"); err != nil {

@@ -67,7 +67,8 @@ type Process struct {
 // Start finds the engine that serves cfg.Dir, or starts one, and returns once it
 // answers. The engine does not end with the caller, whose successor finds it; it
 // may then be of another version, which its Status says. It is not replaced: a
-// hand-over of its flows is not implemented yet.
+// hand-over of its flows is not implemented yet. An engine of another mode or
+// installation is stopped, for it cannot become what cfg asks for.
 func Start(ctx context.Context, cfg StartConfig) (*Process, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
@@ -128,9 +129,16 @@ func (p *Process) ensure(ctx context.Context) error {
 	defer cancel()
 	var ended <-chan error // of the engine that was started here
 	for {
-		_, err := p.Status(ctx)
-		if err == nil {
+		st, err := p.Status(ctx)
+		if err == nil && st.Mode == p.cfg.Mode && st.Installation == p.cfg.Installation {
 			return nil
+		}
+		if err == nil {
+			p.cfg.Log.Warn("stopping an engine of another kind", "mode", st.Mode, "installation", st.Installation)
+			if err := StopEngine(ctx, p.cfg.Dir); err != nil {
+				return fmt.Errorf("stop an engine of mode %s and installation %s: %w", st.Mode, st.Installation, err)
+			}
+			ended = nil
 		}
 		select {
 		case err := <-ended:

@@ -314,3 +314,31 @@ func TestEngineThatCannotStart(t *testing.T) {
 		t.Errorf("got %v, want the engine's own words", err)
 	}
 }
+
+func TestEngineOfAnotherKindIsReplaced(t *testing.T) {
+	if _, _, err := vpc.Probe(vpc.ModeUserns); err != nil {
+		t.Skip(err)
+	}
+	p, cfg := install(t, vpc.ModeUserns)
+	first := status(t, p)
+	p.Close()
+	cfg.Installation = newInstallation()
+	other, err := proxy.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if st := status(t, other); st.PID == first.PID || st.Installation != cfg.Installation {
+		t.Errorf("status %+v, after %+v", st, first)
+	}
+	cfg.Mode = vpc.ModeLoopback
+	other.Close()
+	last, err := proxy.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	if st := status(t, last); st.Mode != vpc.ModeLoopback || st.PID != os.Getpid() {
+		t.Errorf("status %+v, want one in this process", st)
+	}
+}

@@ -41,7 +41,7 @@ func (k *keeper) keep(id string, carry bool) error {
 		return err
 	}
 	k.st.Generation++
-	return k.append(d, func() Snapshot { return k.st.Snapshot })
+	return k.append(d, func() Snapshot { return Snapshot{Endpoints: maps.Clone(k.st.Snapshot.Endpoints)} })
 }
 
 func (k *keeper) carries(id string) bool { return k.st.Snapshot.Endpoints[id].Carry }
