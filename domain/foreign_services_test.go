@@ -8,6 +8,11 @@ import (
 	"github.com/openprivatelink/openprivatelink/domain/domaintest"
 )
 
+// shows is refuses for a call whose answer is looked at, where there is one.
+func shows(needs domain.Permission, call func(ctx context.Context, s *domain.Scope, f *fixture) (any, error)) trial {
+	return trial{needs: needs, call: call}
+}
+
 func init() {
 	first := domain.Query{Limit: 10}
 	filter := func(key string, values ...string) domain.Query {
@@ -55,9 +60,8 @@ func init() {
 		"LoadBalancers/vpc": lists(domain.ReadNetwork, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
 			return s.LoadBalancers(ctx, filter("vpc", f.id["VPC"]))
 		}, "load balancer"),
-		"LoadBalancer": refuses(domain.ReadNetwork, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			_, err := s.LoadBalancer(ctx, f.id["load balancer"])
-			return err
+		"LoadBalancer": shows(domain.ReadNetwork, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.LoadBalancer(ctx, f.id["load balancer"])
 		}),
 		"CreateLoadBalancer": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			_, err := s.CreateLoadBalancer(ctx, domain.LoadBalancerInput{VPCID: f.id["VPC"]})
@@ -116,9 +120,8 @@ func init() {
 		"Services/waiting": lists(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) {
 			return s.Services(ctx, filter("decision", "waiting"))
 		}, "service"),
-		"Service": refuses(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			_, err := s.Service(ctx, f.id["service"])
-			return err
+		"Service": shows(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.Service(ctx, f.id["service"])
 		}),
 		"CreateService": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			_, err := s.CreateService(ctx, domain.ServiceInput{LoadBalancerIDs: []string{f.id["load balancer"]}})
@@ -139,9 +142,8 @@ func init() {
 		"RemoveResource": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			return s.RemoveResource(ctx, f.id["service"], f.id["load balancer"], domaintest.ZoneH)
 		}),
-		"Whitelist": refuses(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			_, err := s.Whitelist(ctx, f.id["service"], first)
-			return err
+		"Whitelist": shows(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.Whitelist(ctx, f.id["service"], first)
 		}),
 		"AddToWhitelist": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			_, _, err := s.AddToWhitelist(ctx, f.id["service"], s.Account().ID, true)
@@ -165,9 +167,8 @@ func init() {
 			waiting, _, _, _, err := s.ConnectionCounts(ctx)
 			return waiting, err
 		}),
-		"Connection": refuses(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			_, err := s.Connection(ctx, f.id["endpoint"])
-			return err
+		"Connection": shows(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.Connection(ctx, f.id["endpoint"])
 		}),
 		"AcceptConnection": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			_, err := s.AcceptConnection(ctx, f.id["endpoint"], domain.AcceptInput{})
@@ -190,9 +191,8 @@ func init() {
 		"Catalogue/text": lists(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) {
 			return s.Catalogue(ctx, domain.Query{Limit: 10, Text: "API"})
 		}, "service"),
-		"FindService": refuses(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			_, err := s.FindService(ctx, f.id["service name"])
-			return err
+		"FindService": shows(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.FindService(ctx, f.id["service name"])
 		}),
 		"Endpoints":         endpoints(first),
 		"Endpoints/text":    endpoints(domain.Query{Limit: 10, Text: "ENDPOINT"}),
@@ -200,13 +200,11 @@ func init() {
 		"Endpoints/filter": lists(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
 			return s.Endpoints(ctx, domain.Query{Limit: 10, Filter: map[string][]string{"vpc": {f.id["VPC"]}, "service": {f.id["service"]}}})
 		}, "endpoint"),
-		"Endpoint": refuses(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			_, err := s.Endpoint(ctx, f.id["endpoint"])
-			return err
+		"Endpoint": shows(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.Endpoint(ctx, f.id["endpoint"])
 		}),
-		"EndpointFlows": refuses(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			_, err := s.EndpointFlows(ctx, f.id["endpoint"], 10)
-			return err
+		"EndpointFlows": shows(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.EndpointFlows(ctx, f.id["endpoint"], 10)
 		}),
 		"CreateEndpoint/service": endpoint(func(f *fixture, in *domain.EndpointInput) { in.ServiceName = f.id["service name"] }),
 		"CreateEndpoint/vpc":     endpoint(func(f *fixture, in *domain.EndpointInput) { in.VPCID = f.id["VPC"] }),

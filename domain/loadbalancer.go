@@ -189,7 +189,7 @@ type LBZoneDetail struct {
 type ListenerDetail struct {
 	Listener
 	Group   ServerGroup
-	Servers []ServerDetail
+	Servers []ServerDetail // by zone and address
 }
 
 // ServerDetail is a target as people know it.
@@ -396,10 +396,10 @@ func (t *tx) freePort(lb *LoadBalancer, except string, port int) error {
 	return nil
 }
 
-// within returns value, or or if it is 0, and refuses what is not from low to high.
-func within(field string, value, or, low, high int, unit string) (int, error) {
+// within returns value, or usual if it is 0, and refuses what is not from low to high.
+func within(field string, value, usual, low, high int, unit string) (int, error) {
 	if value == 0 {
-		return or, nil
+		return usual, nil
 	}
 	if value < low || value > high {
 		return 0, invalid(field, "out_of_range", "This is %d to %d%s.", low, high, strings.TrimRight(" "+unit, " "))
@@ -681,6 +681,9 @@ func (s *Scope) LoadBalancer(ctx context.Context, id string) (*LoadBalancerDetai
 		for _, srv := range behind.servers[l.ServerGroupID] {
 			ld.Servers = append(ld.Servers, targets.detail(srv))
 		}
+		slices.SortFunc(ld.Servers, func(a, b ServerDetail) int {
+			return cmp.Or(strings.Compare(a.ZoneID, b.ZoneID), strings.Compare(a.Target, b.Target), strings.Compare(a.ID, b.ID))
+		})
 		d.Listeners = append(d.Listeners, ld)
 	}
 	err = db.Where("id IN (?)", db.Model(&ServiceResource{}).Select("service_id").Where("load_balancer_id = ?", id)).Order("name").Order("id").Find(&d.Services).Error

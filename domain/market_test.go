@@ -21,6 +21,12 @@ type market struct {
 
 func newMarket(t *testing.T) *market {
 	t.Helper()
+	return newMarketAt(t, "10.0")
+}
+
+// newMarketAt is newMarket where the consumer's addresses begin otherwise.
+func newMarketAt(t *testing.T, prefix string) *market {
+	t.Helper()
 	ctx := t.Context()
 	m := &market{campus: newCampus(t)}
 	one, two := m.managed(t, m.h, "orders-1", "10.0.1.17"), m.managed(t, m.i, "orders-2", "10.0.2.17")
@@ -35,8 +41,8 @@ func newMarket(t *testing.T) *market {
 		Name: "orders", LoadBalancerIDs: []string{m.balancer.ID}, Accounts: m.Consumer.Account().ID,
 	}))(t)
 	m.shop = must(m.Consumer.CreateVPC(ctx, domain.VPCInput{
-		Name: "shop", RegionID: domaintest.Region, CIDR: "10.0.0.0/16", VSwitches: []domain.VSwitchInput{
-			{Name: "shop-h", ZoneID: domaintest.ZoneH, CIDR: "10.0.1.0/24"}, {Name: "shop-i", ZoneID: domaintest.ZoneI, CIDR: "10.0.2.0/24"},
+		Name: "shop", RegionID: domaintest.Region, CIDR: prefix + ".0.0/16", VSwitches: []domain.VSwitchInput{
+			{Name: "shop-h", ZoneID: domaintest.ZoneH, CIDR: prefix + ".1.0/24"}, {Name: "shop-i", ZoneID: domaintest.ZoneI, CIDR: prefix + ".2.0/24"},
 		},
 	}))(t)
 	switches := must(m.Consumer.VSwitches(ctx, m.shop.ID))(t)

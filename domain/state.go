@@ -172,11 +172,12 @@ func (t *tx) move(l *link, event ConnectionEvent, set map[string]any) error {
 		return fail(Conflict, "connection_status", "This connection is %s. It cannot be %s now.", l.Connection.Status, participles[event])
 	}
 	wanted := connectionMoves[event].By != byEngine
-	values := map[string]any{"status": to}
+	values := map[string]any{}
 	if (event == Remove || event == ServiceGone) && l.Connection.Decision == Waiting {
 		values["decision"] = Rejected // nobody can answer it any more
 	}
 	maps.Copy(values, set)
+	values["status"] = to
 	if err := t.updateConnection(l, wanted, values); err != nil {
 		return err
 	}
