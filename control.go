@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/openprivatelink/openprivatelink/domain"
@@ -137,11 +138,11 @@ func answer(w http.ResponseWriter, code int, value any, err error) {
 // sentence is what a person reads of err.
 func sentence(err error) string {
 	if faults := domain.Fields(err); len(faults) > 0 {
-		s := ""
-		for _, f := range faults {
-			s += fmt.Sprintf("%s: %s ", f.Field, f.Message)
+		said := make([]string, len(faults))
+		for i, f := range faults {
+			said[i] = f.Field + ": " + f.Message
 		}
-		return s[:len(s)-1]
+		return strings.Join(said, " ")
 	}
 	if de, ok := errors.AsType[*domain.Error](err); ok && de.Kind != domain.Internal {
 		return de.Message

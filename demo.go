@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 )
@@ -206,12 +205,7 @@ func demoBackend(args []string) int {
 	})}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	go func() {
-		<-ctx.Done()
-		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		srv.Shutdown(end) //nolint:errcheck // it ends anyway
-	}()
+	defer context.AfterFunc(ctx, func() { srv.Close() })() //nolint:errcheck // it ends anyway
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		fmt.Fprintln(os.Stderr, "demo-backend:", err)
 		return 1

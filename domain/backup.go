@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"time"
 
 	"gorm.io/gorm"
@@ -145,8 +146,8 @@ func (s *Store) Restore(ctx context.Context, r io.ReaderAt, size int64) (secret 
 		if n > 0 {
 			return ErrNotEmpty
 		}
-		for i := len(tables) - 1; i >= 0; i-- { // places and settings that an empty store begins with
-			if err := db.Where("1 = 1").Delete(reflect.New(reflect.TypeOf(tables[i])).Interface()).Error; err != nil {
+		for _, model := range slices.Backward(tables) { // places and settings that an empty store begins with
+			if err := db.Where("1 = 1").Delete(reflect.New(reflect.TypeOf(model)).Interface()).Error; err != nil {
 				return err
 			}
 		}
@@ -166,24 +167,18 @@ const restoreBatch = 200
 func restoreTable(db *gorm.DB, t reflect.Type, dec *json.Decoder) error {
 	for {
 		rows := reflect.New(reflect.SliceOf(t))
-		var err error
-		for rows.Elem().Len() < restoreBatch {
+		for rows.Elem().Len() < restoreBatch && dec.More() {
 			row := reflect.New(t)
-			if err = dec.Decode(row.Interface()); err != nil {
-				break
+			if err := dec.Decode(row.Interface()); err != nil {
+				return err
 			}
 			rows.Elem().Set(reflect.Append(rows.Elem(), row.Elem()))
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		if rows.Elem().Len() > 0 {
-			if err := db.Create(rows.Interface()).Error; err != nil {
-				return err
-			}
-		}
-		if err != nil {
+		if rows.Elem().Len() == 0 {
 			return nil
+		}
+		if err := db.Create(rows.Interface()).Error; err != nil {
+			return err
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,7 +66,7 @@ const demoPassword = "correct-horse-battery"
 // networks, when the test ends.
 func start(tb testing.TB, args ...string) *app {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "opl-e2e-")
+	dir, err := os.MkdirTemp("", "opl-e2e-") //nolint:usetesting // a path that is short enough for a unix socket
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -278,21 +277,6 @@ func (a *app) background(attachment string, argv ...string) *exec.Cmd {
 		cmd.Wait()
 	})
 	return cmd
-}
-
-// get reads a page of the console without signing in.
-func (a *app) get(path string) (int, string) {
-	a.t.Helper()
-	resp, err := http.Get(a.url + path) //nolint:noctx // the server is ours
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
 }
 
 // eventually waits until f returns nil.

@@ -226,13 +226,6 @@ func (p *person) choose(label, option string) {
 	p.must(err, "choose "+option)
 }
 
-// tick ticks a checkbox or radio button and counts a click.
-func (p *person) tick(label string) {
-	p.t.Helper()
-	p.clicks++
-	p.must(p.field(label).Check(), "tick "+label)
-}
-
 // sees waits until the text is on the page.
 func (p *person) sees(text string) {
 	p.t.Helper()
@@ -243,14 +236,6 @@ func (p *person) sees(text string) {
 func (p *person) at(testid, text string) {
 	p.t.Helper()
 	p.must(playwright.NewPlaywrightAssertions(float64(patience.Milliseconds())).Locator(p.page.GetByTestId(testid).First()).ToContainText(text), "see "+text+" at "+testid)
-}
-
-// text returns what the test id holds.
-func (p *person) text(testid string) string {
-	p.t.Helper()
-	s, err := p.page.GetByTestId(testid).First().InnerText()
-	p.must(err, "read "+testid)
-	return strings.TrimSpace(s)
 }
 
 // shot saves a picture of the page for people to look at.

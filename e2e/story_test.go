@@ -290,9 +290,12 @@ func (b *bookings) listen(ports ...string) {
 	}
 	b.p.open(northwind + "/security-groups")
 	b.p.follow("to-bookings")
+	group := b.p.page.URL()
 	for _, port := range ports {
+		b.p.open(group)
+		b.p.follow("Add rule")
 		b.p.fill("Ports", port)
-		b.p.fill("Source", "10.0.0.0/16")
+		b.p.must(b.p.page.Locator("input[name=peer]").Fill("10.0.0.0/16"), "fill the source")
 		b.p.press("Add rule")
 		b.p.sees(port)
 	}

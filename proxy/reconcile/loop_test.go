@@ -54,7 +54,7 @@ func play(t *testing.T) *stage {
 	var err error
 	s.driver, err = vpc.New(vpc.Config{Installation: fmt.Sprintf("t%d", os.Getpid()%1000000), Mode: mode})
 	s.ok(err)
-	engine, err := proxy.New(proxy.Config{Driver: s.driver, Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	engine, err := proxy.New(proxy.Config{Driver: s.driver, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	s.ok(err)
 	s.engine = engine
 	s.start()

@@ -71,7 +71,7 @@ func (l *Loop) Flows(ctx context.Context, endpointID string, limit int) ([]domai
 func flow(r proxy.Record) domain.Flow {
 	return domain.Flow{
 		Start: r.Start, End: r.End, Source: r.Source, Address: r.Address, Zone: r.Zone, In: r.In, Out: r.Out,
-		Accepted: r.Action == proxy.ActionAccept, Reason: string(r.Reason), Rule: r.Verdict.Rule, Group: r.Verdict.Group,
+		Accepted: r.Action == proxy.ActionAccept, Reason: r.Reason, Rule: r.Verdict.Rule, Group: r.Verdict.Group,
 	}
 }
 
