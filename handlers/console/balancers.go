@@ -103,6 +103,9 @@ func (k *Console) balancerChanged(ctx context.Context, s *domain.Scope, id strin
 
 // ---- one load balancer
 
+// maxUsers is how many of the services that use a load balancer are named.
+const maxUsers = 20
+
 func (k *Console) balancer(c echo.Context, s *domain.Scope) error {
 	p := k.page(c, s, "Load balancer", balancerPath)
 	v, err := k.balancerView(c.Request().Context(), s, c.Param("id"))
@@ -152,7 +155,8 @@ func (k *Console) balancerView(ctx context.Context, s *domain.Scope, id string) 
 		v.Listeners = append(v.Listeners, lv)
 	}
 	v.Targets = targetsState(healthy, total)
-	for _, svc := range b.Services {
+	v.MoreServices = max(len(b.Services)-maxUsers, 0)
+	for _, svc := range b.Services[:min(len(b.Services), maxUsers)] {
 		v.Services = append(v.Services, provide.ServiceLink{
 			Link: provide.Link{Label: svc.Name, Href: in(s, "/services/", svc.ID)}, State: serviceStatus(svc.Status),
 		})
@@ -444,10 +448,13 @@ func (k *Console) balancerDelete(c echo.Context, s *domain.Scope, f *form) error
 	back := in(s, balancerPath, "/", b.ID)
 	if len(b.Services) > 0 {
 		var users []provide.Link
-		for _, svc := range b.Services {
+		for _, svc := range b.Services[:min(len(b.Services), maxUsers)] {
 			users = append(users, provide.Link{Label: svc.Name, Href: in(s, "/services/", svc.ID) + "?tab=resources"})
 		}
-		v := provide.Blocked{Title: b.Name + " is in use", Text: "It can be deleted when these services no longer publish it:", Users: users, Back: back}
+		v := provide.Blocked{Title: b.Name + " is in use", Text: "It can be deleted when no service publishes it any more:", Users: users, Back: back}
+		if more := len(b.Services) - len(users); more > 0 {
+			v.Text = fmt.Sprintf("It can be deleted when no service publishes it any more. These do, and %s more:", ui.Number(more))
+		}
 		return show(c, provide.BlockedPage(k.page(c, s, v.Title, balancerPath), v), provide.BlockedNote(v))
 	}
 	q := ui.Question{Form: f.show(s, "delete-load-balancer", back+"/delete", b.Version), Title: "Delete load balancer " + b.Name + "?", Verb: "Delete", Danger: true, Cancel: back}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,20 +63,33 @@ func (k *Console) connections(c echo.Context, s *domain.Scope) error {
 		decision := ul.Views[i].Href
 		ul.Views[i].Href, ul.Views[i].Current = l.with("decision", decision), asked == decision
 	}
-	services, err := every(ctx, s.Services, domain.Query{})
-	if err != nil {
+	if ul.Filter.Selects, err = byService(ctx, s, l.get("service")); err != nil {
 		return err
-	}
-	if len(services) > 1 || l.get("service") != "" {
-		f := ui.FilterSelect{Name: "service", Label: "Service", Value: l.get("service"), Options: []ui.Option{{Label: "All services"}}}
-		for _, svc := range services {
-			f.Options = append(f.Options, ui.Option{Value: svc.ID, Label: svc.Name})
-		}
-		ul.Filter.Selects = []ui.FilterSelect{f}
 	}
 	v.List = l.fill(ul, ids(got.Items, func(x domain.ConnectionSummary) string { return x.EndpointID }), got.Prev, got.Next)
 	v.List.Filtered = ul.Filtered
 	return list(c, v.List, provide.Connections(p, v), provide.ConnectionResults(v))
+}
+
+// maxChoices is how many services can be chosen from; beyond, the text finds one
+// by its id.
+const maxChoices = 50
+
+// byService is the filter of the inbox by service; it is left out where there is
+// only one.
+func byService(ctx context.Context, s *domain.Scope, chosen string) ([]ui.FilterSelect, error) {
+	got, err := s.Services(ctx, domain.Query{Limit: maxChoices})
+	if err != nil || (len(got.Items) < 2 && chosen == "") || (got.Next != "" && chosen == "") {
+		return nil, err
+	}
+	f := ui.FilterSelect{Name: "service", Label: "Service", Value: chosen, Options: []ui.Option{{Label: "All services"}}}
+	for _, svc := range got.Items {
+		f.Options = append(f.Options, ui.Option{Value: svc.ID, Label: svc.Name})
+	}
+	if chosen != "" && !slices.ContainsFunc(f.Options, func(o ui.Option) bool { return o.Value == chosen }) {
+		f.Options = append(f.Options, ui.Option{Value: chosen, Label: chosen})
+	}
+	return []ui.FilterSelect{f}, nil
 }
 
 // inboxViews are the views of the inbox with their numbers; each Href is only the
@@ -328,7 +342,7 @@ var linkWords = map[string]struct {
 var passing = map[string]bool{"ZonesChanged": true, "EndpointReady": true, "VPCUp": true, "AttachmentUp": true, "ServiceZoneUp": true}
 
 // maxNeighbours is how far the inbox is looked through for the requests around one.
-const maxNeighbours = 100
+const maxNeighbours = 50
 
 // neighbours finds the requests before and after one that waits.
 func (k *Console) neighbours(ctx context.Context, s *domain.Scope, v *provide.Decision, d *domain.ConnectionDetail) error {
