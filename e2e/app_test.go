@@ -89,8 +89,10 @@ func start(tb testing.TB, args ...string) *app {
 	return a
 }
 
-var urlLine = regexp.MustCompile(`OpenPrivateLink is up\s+(http://[^\s/]+)`)
-var linkLine = regexp.MustCompile(`(http://\S+/welcome\?t=\S+)`)
+var (
+	urlLine  = regexp.MustCompile(`OpenPrivateLink is up\s+(http://[^\s/]+)`)
+	linkLine = regexp.MustCompile(`(http://\S+/welcome\?t=\S+)`)
+)
 
 // run starts the server process and returns when it has printed its address.
 func (a *app) run() {
