@@ -126,7 +126,7 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), loop)
-	console, err := handlers.New(handlers.Config{
+	console, err := handlers.New(handlers.Config{ //nolint:contextcheck // requests bring contexts of their own
 		Store: store, Metrics: registry, SessionKeys: c.sessionKey, PublicURL: c.publicAddress(public), TrustedProxies: proxies,
 		NetworkMode: mode, NetworkReason: reason, Version: version, Log: log,
 	})

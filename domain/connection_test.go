@@ -23,30 +23,36 @@ type step struct {
 }
 
 func accept(t *testing.T, m *market, ep string) error {
+	t.Helper()
 	_, err := m.Provider.AcceptConnection(t.Context(), ep, domain.AcceptInput{Message: "Welcome."})
 	return err
 }
 
 func reject(t *testing.T, m *market, ep string) error {
+	t.Helper()
 	_, err := m.Provider.RejectConnection(t.Context(), ep, domain.RejectInput{Message: "Not now."})
 	return err
 }
 
 func modify(t *testing.T, m *market, ep string) error {
+	t.Helper()
 	_, err := m.Provider.ModifyConnection(t.Context(), ep, domain.ModifyInput{Bandwidth: new(512)})
 	return err
 }
 
 func undo(t *testing.T, m *market, ep string) error {
+	t.Helper()
 	_, err := m.Provider.UndoDecision(t.Context(), ep, 0)
 	return err
 }
 
 func remove(t *testing.T, m *market, ep string) error {
+	t.Helper()
 	return m.Consumer.DeleteEndpoint(t.Context(), ep, 0)
 }
 
 func withdraw(t *testing.T, m *market, _ string) error {
+	t.Helper()
 	return m.Provider.DeleteService(t.Context(), m.service.ID)
 }
 
@@ -287,16 +293,20 @@ func TestAutoAccept(t *testing.T) {
 	}{
 		{"not", func(*testing.T, *market) {}, false},
 		{"by the service", func(t *testing.T, m *market) {
+			t.Helper()
 			check(t, m.Provider.UpdateService(t.Context(), m.service.ID, domain.ServiceUpdate{AutoAccept: new(true)}))
 		}, true},
 		{"by the account's entry", func(t *testing.T, m *market) {
+			t.Helper()
 			check(t, m.Provider.SetWhitelistEntry(t.Context(), m.service.ID, m.Consumer.Account().ID, domain.WhitelistUpdate{AutoAccept: new(true)}))
 		}, true},
 		{"by everyone's entry, which the account's own stands above", func(t *testing.T, m *market) {
+			t.Helper()
 			_, _, err := m.Provider.AddToWhitelist(t.Context(), m.service.ID, "*", true)
 			check(t, err)
 		}, false},
 		{"by everyone's entry", func(t *testing.T, m *market) {
+			t.Helper()
 			_, _, err := m.Provider.AddToWhitelist(t.Context(), m.service.ID, "*", true)
 			check(t, err)
 			check(t, m.Provider.RemoveFromWhitelist(t.Context(), m.service.ID, m.Consumer.Account().ID))
@@ -615,7 +625,7 @@ func TestRacingDecisions(t *testing.T) {
 		if !won["reject"] {
 			want = "Connected accepted, Active: Connected"
 		}
-		if got != want && !(won["reject"] && got == "Connected accepted, Active: Connected") { // rejected first, accepted after
+		if got != want && (!won["reject"] || got != "Connected accepted, Active: Connected") { // rejected first, accepted after
 			t.Errorf("round %d, won %v: %s, want %s", i, won, got, want)
 		}
 	}

@@ -37,6 +37,7 @@ func init() {
 		})
 	}
 	register(func(t *testing.T, f *fixture) {
+		t.Helper()
 		ctx, p := t.Context(), f.Provider
 		lb := must(p.CreateLoadBalancer(ctx, domain.LoadBalancerInput{
 			Name: "provider-nlb", VPCID: f.id["VPC"], Zones: []domain.LBZoneInput{{VSwitchID: f.id["vSwitch"]}},

@@ -297,11 +297,10 @@ func eventually(tb testing.TB, f func() error) {
 
 // exitCode returns a finished command's code, -1 if it is something else.
 func exitCode(err error) int {
-	var e *exec.ExitError
 	if err == nil {
 		return 0
 	}
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
 		return e.ExitCode()
 	}
 	return -1

@@ -41,7 +41,7 @@ var chromium = sync.OnceValues(func() (playwright.Browser, error) {
 		return nil, fmt.Errorf("start playwright (make setup installs its driver): %w", err)
 	}
 	browser, err := pw.Chromium.Launch(playwright.BrowserTypeLaunchOptions{
-		ExecutablePath: playwright.String(path),
+		ExecutablePath: new(path),
 		Args: []string{
 			"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 			"--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -99,7 +99,7 @@ func (a *app) person(p profile) *person {
 		p.width = 1440
 	}
 	ctx, err := browser.NewContext(playwright.BrowserNewContextOptions{
-		JavaScriptEnabled: playwright.Bool(!p.noScript),
+		JavaScriptEnabled: new(!p.noScript),
 		ColorScheme:       scheme,
 		Viewport:          &playwright.Size{Width: p.width, Height: 900},
 		ReducedMotion:     playwright.ReducedMotionReduce,
@@ -248,7 +248,7 @@ func (p *person) shot(name string) {
 		p.t.Logf("screenshot: %v", err)
 		return
 	}
-	if _, err := p.page.Screenshot(playwright.PageScreenshotOptions{Path: playwright.String(filepath.Join(dir, name+".png"))}); err != nil {
+	if _, err := p.page.Screenshot(playwright.PageScreenshotOptions{Path: new(filepath.Join(dir, name+".png"))}); err != nil {
 		p.t.Logf("screenshot: %v", err)
 	}
 }

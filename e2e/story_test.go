@@ -108,11 +108,11 @@ func (b *bookings) hold() <-chan string {
 	return ended
 }
 
-func running(t testing.TB, ended <-chan string) {
-	t.Helper()
+func running(tb testing.TB, ended <-chan string) {
+	tb.Helper()
 	select {
 	case why := <-ended:
-		t.Fatalf("the live transfer ended: %s", why)
+		tb.Fatalf("the live transfer ended: %s", why)
 	default:
 	}
 }

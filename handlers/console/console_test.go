@@ -34,7 +34,13 @@ type testApp struct {
 
 func newTestApp(t *testing.T, pages ...func(*Console, router)) *testApp {
 	t.Helper()
-	a := &testApp{World: domaintest.New(t), log: &bytes.Buffer{}}
+	return serve(t, domaintest.New(t), pages...)
+}
+
+// serve is a console over a world of the test's own.
+func serve(t *testing.T, w *domaintest.World, pages ...func(*Console, router)) *testApp {
+	t.Helper()
+	a := &testApp{World: w, log: &bytes.Buffer{}}
 	a.sessions = session.New(a.Store, bytes.Repeat([]byte("k"), 32), false)
 	a.console = New(Config{Sessions: a.sessions, Log: slog.New(slog.NewTextHandler(a.log, nil)), Version: "v1"})
 	e := echo.New()
