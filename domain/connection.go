@@ -398,9 +398,16 @@ func (s *Scope) Connections(ctx context.Context, q ConnQuery) (Page[ConnectionSu
 		list = oneOf(list, column, q.Filter[column])
 	}
 	list = oneOf(list, "service_id", q.Filter["service"])
-	if text := strings.TrimSpace(q.Text); text != "" {
-		list = list.Where(`(endpoint_id = ? OR service_id = ? OR consumer_id = ? OR EXISTS
-			(SELECT 1 FROM accounts WHERE id = consumer_id AND LOWER(name) LIKE LOWER(?) ESCAPE '\'))`, text, serviceID.FindString(text), text, "%"+like(text))
+	switch text := strings.TrimSpace(q.Text); {
+	case text == "":
+	case serviceID.MatchString(text):
+		list = list.Where("service_id = ?", serviceID.FindString(text))
+	case strings.HasPrefix(text, prefixes[KindEndpoint]+"-"):
+		list = list.Where("endpoint_id = ?", text)
+	case accountID.MatchString(text):
+		list = list.Where("consumer_id = ?", text)
+	default:
+		list = list.Where(`EXISTS (SELECT 1 FROM accounts WHERE id = consumer_id AND LOWER(name) LIKE LOWER(?) ESCAPE '\')`, "%"+like(text))
 	}
 	page, err := paginate(list, q.Query, order{columns: []string{"rank", "endpoint_id"}, desc: true}, func(c Connection) []any { return []any{c.Rank, c.EndpointID} })
 	if err != nil || len(page.Items) == 0 {

@@ -2,8 +2,10 @@ package domain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"gorm.io/gorm"
 )
@@ -57,13 +59,15 @@ type EngineGroup struct {
 	Members []string
 }
 
-// EngineEndpoint is an endpoint with what decides about its traffic.
+// EngineEndpoint is what decides about an endpoint's traffic.
 type EngineEndpoint struct {
-	Endpoint
-	Carry   bool  // the connection lets traffic pass
-	Version int64 // of the connection; the engine's reports name it
-	Groups  []string
-	Zones   []EndpointZone
+	ID        string
+	ServiceID string
+	VPCID     string
+	Carry     bool           // the connection lets traffic pass
+	Version   int64          // of the connection; the engine's reports name it
+	Groups    []string       // security groups, sorted
+	Zones     []EndpointZone // by zone, as far as the engine needs them
 }
 
 // Carries reports whether the zone's state lets traffic pass.
@@ -155,7 +159,13 @@ func (y *System) EngineVPCs(ctx context.Context, ids []string) ([]EngineVPC, err
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := rowsOf[Address](db.Where("owner_kind IN ?", []string{KindEndpoint, KindLoadBalancer}), "vpc_id", ids, "vpc_id, address")
+	addressesOf := map[string][]string{}
+	err = scanRows(db, "SELECT vpc_id, address FROM addresses WHERE owner_kind IN ('endpoint', 'load_balancer')", "vpc_id", ids, func(scan func(...any) error) error {
+		var a Address
+		err := scan(&a.VPCID, &a.Address)
+		addressesOf[a.VPCID] = append(addressesOf[a.VPCID], a.Address)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read addresses: %w", err)
 	}
@@ -173,20 +183,17 @@ func (y *System) EngineVPCs(ctx context.Context, ids []string) ([]EngineVPC, err
 	}
 	vswitchesOf := groupRows(vswitches, func(v VSwitch) string { return v.VPCID })
 	attachmentsOf := groupRows(attachments, func(a Attachment) string { return a.VPCID })
-	addressesOf := groupRows(addresses, func(a Address) string { return a.VPCID })
 	tablesOf := groupRows(tables, func(t RouteTable) string { return t.VPCID })
 	routesOf := groupRows(routes, func(r Route) string { return r.TableID })
 	return each(vpcs, func(v VPC) EngineVPC {
-		out := EngineVPC{VPC: v, VSwitches: vswitchesOf[v.ID]}
-		for _, a := range addressesOf[v.ID] {
-			out.Addresses = append(out.Addresses, a.Address)
-		}
+		out := EngineVPC{VPC: v, VSwitches: vswitchesOf[v.ID], Addresses: addressesOf[v.ID]}
 		for _, a := range attachmentsOf[v.ID] {
 			out.Attachments = append(out.Attachments, EngineAttachment{Attachment: a, Offer: offers[a.OfferID]})
 			if a.Kind == AttachPort {
 				out.Addresses = append(out.Addresses, a.Address)
 			}
 		}
+		slices.Sort(out.Addresses)
 		for _, t := range tablesOf[v.ID] {
 			out.Routes = append(out.Routes, routesOf[t.ID]...)
 		}
@@ -299,36 +306,85 @@ func (y *System) EngineGroups(ctx context.Context, ids []string) ([]EngineGroup,
 	}), nil
 }
 
-// EngineEndpoints reads endpoints by id, or all if ids is nil.
+// EngineEndpoints reads endpoints by id, or all if ids is nil. There may be very
+// many, so it reads no more columns than the engine needs.
 func (y *System) EngineEndpoints(ctx context.Context, ids []string) ([]EngineEndpoint, error) {
 	db := y.store.handle(ctx)
-	endpoints, err := rowsOf[Endpoint](db, "id", ids, "id")
+	var out []EngineEndpoint
+	at := map[string]int{}
+	// The connection is read before the zones: what changes in between belongs to a
+	// newer version, and will be read again.
+	err := scanRows(db, "SELECT e.id, e.service_id, e.vpc_id, c.status, c.decision, c.version FROM endpoints e JOIN connections c ON c.endpoint_id = e.id", "e.id", ids,
+		func(scan func(...any) error) error {
+			var e EngineEndpoint
+			var c Connection
+			err := scan(&e.ID, &e.ServiceID, &e.VPCID, &c.Status, &c.Decision, &e.Version)
+			e.Carry = c.carries()
+			at[e.ID], out = len(out), append(out, e)
+			return err
+		})
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
-	connections, err := rowsOf[Connection](db, "endpoint_id", ids, "endpoint_id")
-	if err != nil {
-		return nil, fmt.Errorf("read connections: %w", err)
-	}
-	zones, err := rowsOf[EndpointZone](db, "endpoint_id", ids, "endpoint_id, zone_id")
+	err = scanRows(db, "SELECT endpoint_id, zone_id, address, load_balancer_id, status FROM endpoint_zones", "endpoint_id", ids,
+		func(scan func(...any) error) error {
+			var z EndpointZone
+			err := scan(&z.EndpointID, &z.ZoneID, &z.Address, &z.LoadBalancerID, &z.Status)
+			if i, ok := at[z.EndpointID]; ok {
+				out[i].Zones = append(out[i].Zones, z)
+			}
+			return err
+		})
 	if err != nil {
 		return nil, fmt.Errorf("read zones of endpoints: %w", err)
 	}
-	groups, err := rowsOf[EndpointGroup](db, "endpoint_id", ids, "endpoint_id, group_id")
+	err = scanRows(db, "SELECT endpoint_id, group_id FROM endpoint_groups", "endpoint_id", ids,
+		func(scan func(...any) error) error {
+			var g EndpointGroup
+			err := scan(&g.EndpointID, &g.GroupID)
+			if i, ok := at[g.EndpointID]; ok {
+				out[i].Groups = append(out[i].Groups, g.GroupID)
+			}
+			return err
+		})
 	if err != nil {
 		return nil, fmt.Errorf("read groups of endpoints: %w", err)
 	}
-	connectionOf := make(map[string]Connection, len(connections))
-	for _, c := range connections {
-		connectionOf[c.EndpointID] = c
+	slices.SortFunc(out, func(a, b EngineEndpoint) int { return strings.Compare(a.ID, b.ID) })
+	for _, e := range out {
+		slices.SortFunc(e.Zones, func(a, b EndpointZone) int { return strings.Compare(a.ZoneID, b.ZoneID) })
+		slices.Sort(e.Groups)
 	}
-	zonesOf := groupRows(zones, func(z EndpointZone) string { return z.EndpointID })
-	groupsOf := groupRows(groups, func(g EndpointGroup) string { return g.EndpointID })
-	return each(endpoints, func(e Endpoint) EngineEndpoint {
-		c := connectionOf[e.ID]
-		return EngineEndpoint{
-			Endpoint: e, Carry: c.carries(), Version: c.Version, Zones: zonesOf[e.ID],
-			Groups: each(groupsOf[e.ID], func(g EndpointGroup) string { return g.GroupID }),
+	return out, nil
+}
+
+// scanRows runs a query for the rows whose column is among ids, or for all if ids is
+// nil, and gives each row to f.
+func scanRows(db *gorm.DB, query, column string, ids []string, f func(scan func(...any) error) error) error {
+	run := func(query string, args ...any) (err error) {
+		rows, err := db.Raw(query, args...).Rows()
+		if err != nil {
+			return err
 		}
-	}), nil
+		defer func() { err = errors.Join(err, rows.Close()) }()
+		for rows.Next() {
+			if err := f(rows.Scan); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+	if ids == nil {
+		return run(query)
+	}
+	where := " WHERE "
+	if strings.Contains(query, where) {
+		where = " AND "
+	}
+	for batch := range slices.Chunk(ids, engineBatch) {
+		if err := run(query+where+column+" IN ?", batch); err != nil {
+			return err
+		}
+	}
+	return nil
 }

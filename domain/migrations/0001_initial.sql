@@ -499,7 +499,7 @@ CREATE INDEX services_expiry ON services (id) WHERE pending_expiry > 0;
 CREATE INDEX service_resources_balancer ON service_resources (load_balancer_id, service_id);
 CREATE INDEX service_users_account ON service_users (user_account_id, service_label, service_id);
 CREATE INDEX endpoints_list ON endpoints (account_id, name, id);
-CREATE INDEX endpoints_vpc ON endpoints (vpc_id, id);
+CREATE INDEX endpoints_vpc ON endpoints (vpc_id, name, id);
 CREATE INDEX endpoints_service ON endpoints (service_id, id);
 CREATE INDEX endpoints_mine ON endpoints (account_id, service_id);
 CREATE INDEX endpoint_groups_group ON endpoint_groups (group_id, endpoint_id);
@@ -508,6 +508,7 @@ CREATE INDEX endpoint_zones_balancer ON endpoint_zones (load_balancer_id, zone_i
 CREATE INDEX connections_inbox ON connections (provider_id, rank, endpoint_id);
 CREATE INDEX connections_decision ON connections (provider_id, decision, rank, endpoint_id);
 CREATE INDEX connections_service ON connections (service_id, decision, rank, endpoint_id);
+CREATE INDEX connections_of ON connections (service_id, rank, endpoint_id);
 CREATE INDEX connections_state ON connections (service_id, status, decision);
 CREATE INDEX connections_status ON connections (provider_id, status, rank, endpoint_id);
 CREATE INDEX connections_pair ON connections (provider_id, consumer_id);
