@@ -19,6 +19,7 @@ const (
 	perBalancer      = 10   // services
 	endpointsPerVPC  = 1000 //
 	maxInsertedParts = 30_000
+	rowsAtOnce       = 50
 )
 
 // Filled names some of what [Fill] made.
@@ -37,7 +38,7 @@ type Filled struct {
 // everything again.
 func Fill(tb testing.TB, w *World, services, endpoints int) *Filled {
 	tb.Helper()
-	driver, dsn := "sqlite3", "file:"+w.Config.Database+"?_journal_mode=WAL&_busy_timeout=10000&_foreign_keys=on&_txlock=immediate&_synchronous=OFF"
+	driver, dsn := "sqlite3", "file:"+w.Config.Database+"?_journal_mode=WAL&_busy_timeout=10000&_foreign_keys=on&_txlock=immediate&_synchronous=OFF&_cache_size=-200000"
 	if Postgres() != "" {
 		driver, dsn = "pgx", w.Config.Database
 	}
@@ -74,6 +75,7 @@ type inserts struct {
 	table, columns string
 	width          int
 	values         []any
+	statements     map[int]*sql.Stmt // by how many rows they insert
 }
 
 // insert adds a row; tables are written in the order they are first met.
@@ -81,7 +83,7 @@ func (f *filler) insert(table, columns string, values ...any) {
 	f.w.tb.Helper()
 	in := f.tables[table]
 	if in == nil {
-		in = &inserts{table: table, columns: columns, width: len(values)}
+		in = &inserts{table: table, columns: columns, width: len(values), statements: map[int]*sql.Stmt{}}
 		f.tables[table], f.order = in, append(f.order, in)
 	}
 	in.values = append(in.values, values...)
@@ -93,26 +95,37 @@ func (f *filler) insert(table, columns string, values ...any) {
 func (f *filler) flush() {
 	f.w.tb.Helper()
 	for _, in := range f.order {
-		for rows := range slices.Chunk(in.values, in.width*(1000/in.width)) {
-			var b strings.Builder
-			fmt.Fprintf(&b, "INSERT INTO %s (%s) VALUES ", in.table, in.columns)
-			for i := range rows {
-				switch {
-				case i == 0:
-					b.WriteString("(")
-				case i%in.width == 0:
-					b.WriteString("),(")
-				default:
-					b.WriteString(",")
-				}
-				fmt.Fprintf(&b, "$%d", i+1)
-			}
-			b.WriteString(")")
-			_, err := f.tx.ExecContext(f.w.tb.Context(), b.String(), rows...)
+		for rows := range slices.Chunk(in.values, in.width*rowsAtOnce) {
+			_, err := f.prepared(in, len(rows)/in.width).ExecContext(f.w.tb.Context(), rows...)
 			f.w.must(err)
 		}
 		in.values = in.values[:0]
 	}
+}
+
+// prepared returns the statement that inserts n rows of a table.
+func (f *filler) prepared(in *inserts, n int) *sql.Stmt {
+	if st := in.statements[n]; st != nil {
+		return st
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "INSERT INTO %s (%s) VALUES ", in.table, in.columns)
+	for i := range n * in.width {
+		switch {
+		case i == 0:
+			b.WriteString("(")
+		case i%in.width == 0:
+			b.WriteString("),(")
+		default:
+			b.WriteString(",")
+		}
+		fmt.Fprintf(&b, "$%d", i+1)
+	}
+	b.WriteString(")")
+	st, err := f.tx.PrepareContext(f.w.tb.Context(), b.String()) //nolint:sqlclosecheck // it ends with the transaction
+	f.w.must(err)
+	in.statements[n] = st
+	return st
 }
 
 // id returns a fresh identifier.
