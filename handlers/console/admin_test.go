@@ -106,8 +106,13 @@ func TestFromNothingToAFirstAccount(t *testing.T) {
 		maps.Copy(v, change)
 		return w.moved(t, b, w.post(t, b, action, v))
 	}
+	early := send(next(d, "Create account"), "form#account", url.Values{"name": {"early"}}).Find(".head a:contains('Open account')").AttrOr("href", "")
+	if got := words(w.page(t, b, early+"/vpcs/new").Find("main")); !strings.Contains(got, "no region yet") {
+		t.Errorf("a VPC before there is a region: %q", got)
+	}
+	d = w.page(t, b, "/admin")
 	send(next(d, "Add region"), "form#region", url.Values{"region": {"cn-hangzhou"}, "zones": {"h, i"}})
-	d = send(next(w.page(t, b, "/admin"), "Create account"), "form#account", url.Values{"name": {"acme"}}) // the owner is who asks
+	d = send(w.page(t, b, "/admin/accounts/new"), "form#account", url.Values{"name": {"acme"}}) // the owner is who asks
 	open := d.Find(".head a:contains('Open account')").AttrOr("href", "")
 	d = w.page(t, b, open)
 	if got := words(d.Find("header.top")); !strings.Contains(got, "acme") {

@@ -205,7 +205,7 @@ func actionWords(action string) string {
 	return strings.Join(words, " ")
 }
 
-// zeroes are what need not be told of an object that is new.
+// zeroes are what need not be told of an object that is new, or gone.
 var zeroes = []string{"", "0", "false", "[]", "{}"}
 
 // changesOf compares what was written down of an object before and after, field by
@@ -215,7 +215,8 @@ func changesOf(before, after string) []ui.Change {
 	var out []ui.Change
 	for _, name := range slices.Sorted(maps.Keys(merge(b, a))) {
 		c := ui.Change{Name: fieldWords(name), Before: fieldText(b[name]), After: fieldText(a[name])}
-		if made := b == nil && slices.Contains(zeroes, c.After); c.Before != c.After && !made {
+		made, gone := b == nil && slices.Contains(zeroes, c.After), a == nil && slices.Contains(zeroes, c.Before)
+		if c.Before != c.After && !made && !gone {
 			out = append(out, c)
 		}
 	}

@@ -142,6 +142,7 @@ func TestChangesOf(t *testing.T) {
 	}{
 		{"", "", nil},
 		{"", `{"name":"a","host_port":0,"groups":null,"demo":false}`, []ui.Change{{Name: "name", After: "a"}}},
+		{`{"name":"a","port":0}`, "", []ui.Change{{Name: "name", Before: "a"}}},
 		{`{"name":"a","size":1}`, `{"name":"b","size":1}`, []ui.Change{{Name: "name", Before: "a", After: "b"}}},
 		{`{"groups":["x","y"]}`, `{"groups":[]}`, []ui.Change{{Name: "groups", Before: "x, y"}}},
 		{`{"up":true}`, `{"up":false}`, []ui.Change{{Name: "up", Before: "true", After: "false"}}},
