@@ -256,6 +256,9 @@ func (c *config) firstStart(ctx context.Context, store *domain.Store, a *admin) 
 		if err != nil || token == "" {
 			return up + "\n", err
 		}
+		if err := firstPlace(ctx, a.op); err != nil {
+			return "", err
+		}
 		return up + signIn("the operator", a.welcome(token)) + "Later: openprivatelink user sign-in-link operator\n\n", nil
 	}
 	empty, err := a.op.Empty(ctx)
@@ -284,6 +287,25 @@ func (c *config) firstStart(ctx context.Context, store *domain.Store, a *admin) 
 		block += fmt.Sprintf("Password of the users demo, mara, jorge and tess, shown only now: %s\n", password)
 	}
 	return block + "Try: make demo-curl     # from inside the consumer's VPC, once the connection is accepted\n\n", nil
+}
+
+// firstPlace makes a region with two zones where there is none: nobody can make a
+// VPC without one. The operator adds others, with names of their own.
+func firstPlace(ctx context.Context, op *domain.Operator) error {
+	have, err := op.Regions(ctx)
+	if err != nil || len(have) > 0 {
+		return err
+	}
+	const region = "local"
+	if _, err := op.CreateRegion(ctx, domain.RegionInput{ID: region, Name: "This machine"}); err != nil {
+		return fmt.Errorf("make the first region: %w", err)
+	}
+	for _, zone := range []string{"a", "b"} {
+		if _, err := op.CreateZone(ctx, domain.ZoneInput{ID: region + "-" + zone, RegionID: region, Name: "Zone " + zone}); err != nil {
+			return fmt.Errorf("make the first zones: %w", err)
+		}
+	}
+	return nil
 }
 
 func signIn(who, link string) string {

@@ -30,10 +30,11 @@ const patience = 10 * time.Second
 // stage is a world with its engine in this process.
 type stage struct {
 	*domaintest.World
-	t      *testing.T
-	driver vpc.Driver
-	engine proxy.Engine
-	stop   func()
+	tb       testing.TB
+	patience time.Duration
+	driver   vpc.Driver
+	engine   proxy.Engine
+	stop     func()
 
 	service  *domain.Service
 	endpoint *domain.Endpoint
@@ -44,9 +45,12 @@ type stage struct {
 // play makes two VPCs with the same addresses, an echo server behind a load balancer
 // in one and an endpoint that waits in the other. As root they are namespaces, else
 // parts of 127/8.
-func play(t *testing.T) *stage {
-	t.Helper()
-	s := &stage{World: domaintest.New(t), t: t}
+func play(tb testing.TB, before ...func(*domaintest.World)) *stage {
+	tb.Helper()
+	s := &stage{World: domaintest.New(tb), tb: tb, patience: patience}
+	for _, f := range before {
+		f(s.World)
+	}
 	mode := "loopback"
 	if os.Getuid() == 0 {
 		mode = "netns"
@@ -54,11 +58,11 @@ func play(t *testing.T) *stage {
 	var err error
 	s.driver, err = vpc.New(vpc.Config{Installation: fmt.Sprintf("t%d", os.Getpid()%1000000), Mode: mode})
 	s.ok(err)
-	engine, err := proxy.New(proxy.Config{Driver: s.driver, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	engine, err := proxy.New(proxy.Config{Driver: s.driver, Dir: tb.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	s.ok(err)
 	s.engine = engine
 	s.start()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		s.stop()
 		engine.Close()
 		s.driver.Sweep(context.Background(), nil)
@@ -70,7 +74,7 @@ func play(t *testing.T) *stage {
 
 // start runs a control plane's loop, stop ends it.
 func (s *stage) start() {
-	loop := &Loop{Source: s.Store.System(), Engine: s.engine, Log: slog.New(slog.NewTextHandler(s.t.Output(), nil))}
+	loop := &Loop{Source: s.Store.System(), Engine: s.engine, Log: slog.New(slog.NewTextHandler(s.tb.Output(), nil))}
 	s.Store.UseDataPlane(loop)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
@@ -83,29 +87,29 @@ func (s *stage) start() {
 }
 
 func (s *stage) ok(err error) {
-	s.t.Helper()
+	s.tb.Helper()
 	if err != nil {
-		s.t.Fatal(err)
+		s.tb.Fatal(err)
 	}
 }
 
 func (s *stage) network(owner *domain.Scope) (id, vswitch string) {
-	s.t.Helper()
-	v, err := owner.CreateVPC(s.t.Context(), domain.VPCInput{Name: "net", RegionID: domaintest.Region, CIDR: "10.0.0.0/16", VSwitches: []domain.VSwitchInput{
+	s.tb.Helper()
+	v, err := owner.CreateVPC(s.tb.Context(), domain.VPCInput{Name: "net", RegionID: domaintest.Region, CIDR: "10.0.0.0/16", VSwitches: []domain.VSwitchInput{
 		{Name: "net-h", ZoneID: domaintest.ZoneH, CIDR: "10.0.1.0/24"},
 	}})
 	s.ok(err)
-	d, err := owner.VPC(s.t.Context(), v.ID)
+	d, err := owner.VPC(s.tb.Context(), v.ID)
 	s.ok(err)
 	return v.ID, d.VSwitches[0].ID
 }
 
 func (s *stage) build() {
-	s.t.Helper()
-	ctx := s.t.Context()
+	s.tb.Helper()
+	ctx := s.tb.Context()
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	s.ok(err)
-	proxytest.Serve(s.t, ln, proxytest.Echo)
+	proxytest.Serve(s.tb, ln, proxytest.Echo)
 	port := int(ln.Addr().(*net.TCPAddr).AddrPort().Port())
 	offer, err := s.Operator.CreateOffer(ctx, domain.OfferInput{Label: "this machine", Kind: domain.AttachHost, HostIP: "127.0.0.1"})
 	s.ok(err)
@@ -130,8 +134,8 @@ func (s *stage) build() {
 }
 
 func (s *stage) status() (domain.ConnectionStatus, domain.EndpointStatus) {
-	s.t.Helper()
-	d, err := s.Consumer.Endpoint(s.t.Context(), s.endpoint.ID)
+	s.tb.Helper()
+	d, err := s.Consumer.Endpoint(s.tb.Context(), s.endpoint.ID)
 	if domain.KindOf(err) == domain.NotFound {
 		return "", ""
 	}
@@ -140,8 +144,8 @@ func (s *stage) status() (domain.ConnectionStatus, domain.EndpointStatus) {
 }
 
 func (s *stage) waits(want domain.ConnectionStatus) {
-	s.t.Helper()
-	deadline := time.Now().Add(patience)
+	s.tb.Helper()
+	deadline := time.Now().Add(s.patience)
 	for time.Now().Before(deadline) {
 		if got, _ := s.status(); got == want {
 			return
@@ -149,18 +153,18 @@ func (s *stage) waits(want domain.ConnectionStatus) {
 		time.Sleep(2 * time.Millisecond)
 	}
 	got, e := s.status()
-	s.t.Fatalf("connection is %q (endpoint %q), want %q", got, e, want)
+	s.tb.Fatalf("connection is %q (endpoint %q), want %q", got, e, want)
 }
 
 // dial opens a connection to the endpoint from inside the consumer's attachment.
 func (s *stage) dial() (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(s.tb.Context(), 2*time.Second)
 	defer cancel()
 	c, err := s.driver.DialFrom(ctx, s.client.VPCID, s.client.ID, s.address)
 	if err != nil {
 		return nil, err
 	}
-	s.t.Cleanup(func() { c.Close() })
+	s.tb.Cleanup(func() { c.Close() })
 	return c, c.SetDeadline(time.Now().Add(patience))
 }
 
@@ -215,8 +219,8 @@ func TestAcceptAndReject(t *testing.T) {
 }
 
 func (s *stage) accept() {
-	s.t.Helper()
-	_, err := s.Provider.AcceptConnection(s.t.Context(), s.endpoint.ID, domain.AcceptInput{})
+	s.tb.Helper()
+	_, err := s.Provider.AcceptConnection(s.tb.Context(), s.endpoint.ID, domain.AcceptInput{})
 	s.ok(err)
 	s.waits(domain.Connected)
 }
@@ -280,11 +284,11 @@ func TestControlPlaneGone(t *testing.T) {
 
 // until waits for a condition.
 func (s *stage) until(what string, f func() bool) {
-	s.t.Helper()
+	s.tb.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if f() {
 			return
 		}
 	}
-	s.t.Fatalf("no %s in %v", what, patience)
+	s.tb.Fatalf("no %s in %v", what, patience)
 }
