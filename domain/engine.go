@@ -90,12 +90,16 @@ func (y *System) Revision(ctx context.Context) (int64, error) {
 // or if some of it is no longer known: then everything has to be read.
 func (y *System) ChangedSince(ctx context.Context, since int64, limit int) (refs []EngineRef, next int64, complete bool, err error) {
 	db := y.store.handle(ctx)
+	newest, err := y.Revision(ctx) // before the rows: more may come meanwhile, not less
+	if err != nil {
+		return nil, 0, false, err
+	}
 	var rows []engineChange
 	if err := db.Where("revision > ?", since).Order("revision").Limit(limit + 1).Find(&rows).Error; err != nil {
 		return nil, 0, false, fmt.Errorf("read changes for the engine: %w", err)
 	}
 	if len(rows) == 0 {
-		return nil, since, true, nil
+		return nil, since, newest == since, nil
 	}
 	if len(rows) > limit || rows[0].Revision != since+1 {
 		return nil, since, false, nil

@@ -251,6 +251,13 @@ func TestChangedSince(t *testing.T) {
 	if _, _, complete := since(begin, 10); complete {
 		t.Error("complete, though a part is gone")
 	}
+	check(t, m.Store.DB().Exec("DELETE FROM engine_changes").Error)
+	if _, _, complete := since(begin, 10); complete {
+		t.Error("complete, though everything is gone")
+	}
+	if _, _, complete := since(next+1, 10); complete {
+		t.Error("complete from a revision that never was")
+	}
 }
 
 // TestEngineReads compares what the engine is told with what was made.

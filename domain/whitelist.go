@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -50,6 +49,7 @@ const maxNamedTokens = 20
 func parseAccounts(pasted string) ([]string, error) {
 	var ids []string
 	var faults []error
+	seen, more := map[string]bool{}, 0
 	for _, token := range strings.FieldsFunc(pasted, separates) {
 		id := token
 		if parts := strings.Split(token, ":"); len(parts) == 5 && parts[0] == "acs" && parts[1] == "ram" {
@@ -58,14 +58,18 @@ func parseAccounts(pasted string) ([]string, error) {
 			}
 		}
 		switch {
-		case id != Everyone && !accountID.MatchString(id):
-			faults = append(faults, invalid("accounts", "invalid_account", "“%s” is not an account id: those have 16 digits and begin with 1.", cut(token, 40)))
-		case !slices.Contains(ids, id):
+		case seen[id]:
+		case id == Everyone || accountID.MatchString(id):
 			ids = append(ids, id)
+		case len(faults) < maxNamedTokens:
+			faults = append(faults, invalid("accounts", "invalid_account", "“%s” is not an account id: those have 16 digits and begin with 1.", cut(token, 40)))
+		default:
+			more++
 		}
+		seen[id] = true
 	}
-	if n := len(faults) - maxNamedTokens; n > 0 {
-		faults = append(faults[:maxNamedTokens], invalid("accounts", "invalid_account", "%d more are no account ids either.", n))
+	if more > 0 {
+		faults = append(faults, invalid("accounts", "invalid_account", "%d more are no account ids either.", more))
 	}
 	return ids, errors.Join(faults...)
 }
@@ -82,12 +86,16 @@ func (t *tx) whitelist(svc *Service, accounts []string, autoAccept bool) ([]stri
 	if err := t.Model(&ServiceUser{}).Where("service_id = ?", svc.ID).Pluck("user_account_id", &have).Error; err != nil {
 		return nil, fmt.Errorf("read whitelist: %w", err)
 	}
+	on := map[string]bool{}
+	for _, id := range have {
+		on[id] = true
+	}
 	var rows []ServiceUser
 	for _, id := range accounts {
-		if slices.Contains(have, id) {
+		if on[id] {
 			continue
 		}
-		have = append(have, id)
+		on[id] = true
 		rows = append(rows, ServiceUser{
 			ServiceID: svc.ID, UserAccountID: id, AccountID: svc.AccountID, ServiceLabel: svc.Name,
 			AutoAccept: autoAccept, AddedBy: t.by.Name, CreatedAt: t.now,
@@ -96,7 +104,7 @@ func (t *tx) whitelist(svc *Service, accounts []string, autoAccept bool) ([]stri
 	if len(rows) == 0 {
 		return nil, nil
 	}
-	if err := t.quota(t.account, "whitelist_per_service", int64(len(have)-1)); err != nil {
+	if err := t.quota(t.account, "whitelist_per_service", int64(len(on)-1)); err != nil {
 		return nil, at("accounts", err)
 	}
 	if err := t.CreateInBatches(&rows, 100).Error; err != nil {

@@ -96,7 +96,7 @@ func (f *filler) flush() {
 	f.w.tb.Helper()
 	for _, in := range f.order {
 		for rows := range slices.Chunk(in.values, in.width*rowsAtOnce) {
-			_, err := f.prepared(in, len(rows)/in.width).ExecContext(f.w.tb.Context(), rows...)
+			_, err := f.prepared(in, len(rows)/in.width).ExecContext(f.w.tb.Context(), rows...) //nolint:sqlclosecheck // statements end with the transaction
 			f.w.must(err)
 		}
 		in.values = in.values[:0]
@@ -122,7 +122,7 @@ func (f *filler) prepared(in *inserts, n int) *sql.Stmt {
 		fmt.Fprintf(&b, "$%d", i+1)
 	}
 	b.WriteString(")")
-	st, err := f.tx.PrepareContext(f.w.tb.Context(), b.String()) //nolint:sqlclosecheck // it ends with the transaction
+	st, err := f.tx.PrepareContext(f.w.tb.Context(), b.String())
 	f.w.must(err)
 	in.statements[n] = st
 	return st
