@@ -6,9 +6,6 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 FUZZTIME ?= 5s
 
-# The ordinary user that tests change to when they run as root.
-USERNS_UID ?= 1234
-
 export PLAYWRIGHT_DRIVER_PATH ?= $(TMP)/playwright-driver
 export CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
@@ -105,7 +102,7 @@ fuzz:
 
 e2e: tools
 	$(GO) test -c -o $(BIN)/e2e.test ./e2e
-	.ci/e2e $(USERNS_UID)
+	.ci/e2e
 
 cover:
 	@test ! -f $(TMP)/cover.out || $(GO) tool cover -func=$(TMP)/cover.out | tail -n 1

@@ -6,7 +6,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/user"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -195,9 +199,16 @@ func TestCrashes(t *testing.T) {
 	b.accept()
 	ended := b.hold()
 	was := b.status()
-	b.kill() // the control plane, without a word
+	made := b.writes(func() { b.kill() }) // the control plane, without a word
 	running(t, ended)
 	b.run()
+	var accounts []struct{ Name string }
+	b.admin(&accounts, "account", "list")
+	for _, name := range made {
+		if !slices.ContainsFunc(accounts, func(a struct{ Name string }) bool { return a.Name == name }) {
+			t.Errorf("account %s was acknowledged and is not there", name)
+		}
+	}
 	if now := b.status(); now.Engine.PID != was.Engine.PID {
 		t.Fatalf("engine %d was replaced by %d", was.Engine.PID, now.Engine.PID)
 	}
@@ -233,12 +244,42 @@ func TestCrashes(t *testing.T) {
 	})
 }
 
+// writes makes accounts one after the other, does something in the middle of it, and
+// returns the names of those that were acknowledged.
+func (b *bookings) writes(middle func()) (made []string) {
+	b.t.Helper()
+	begun, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 20 {
+			name := fmt.Sprintf("written-%d", i)
+			if err := exec.Command(b.bin, "account", "create", name, "--data", b.data).Run(); err == nil { //nolint:noctx // it ends at once
+				made = append(made, name)
+			}
+			if i == 5 {
+				close(begun)
+			}
+		}
+	}()
+	<-begun
+	middle()
+	<-done
+	if len(made) == 0 {
+		b.t.Fatal("nothing was acknowledged")
+	}
+	return made
+}
+
 // TestRealServers puts software that nobody here wrote behind the load balancer:
 // nginx, Redis and PostgreSQL, each in the provider's namespace.
 func TestRealServers(t *testing.T) {
 	b := publishBookings(t)
 	b.accept()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "opl-real-") //nolint:usetesting // servers that run as another user have to reach it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +299,8 @@ http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; f
 	}
 	serve("nginx", "nginx", "-c", conf, "-e", dir+"/err")
 	serve("redis", "redis-server", "--bind", "10.0.1.17", "--port", "6379", "--save", "", "--protected-mode", "no", "--dir", dir)
-	b.listen("8081", "6379")
+	pg := b.postgres(dir)
+	b.listen("8081", "6379", "5432")
 	eventually(t, func() error {
 		out, err := b.run1("shop-client", "curl", "-sS", "-m", "3", "http://10.0.1.77:8081/")
 		if err == nil && !strings.HasPrefix(out, "nginx saw 10.0.") {
@@ -273,6 +315,49 @@ http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; f
 		}
 		return err
 	})
+	eventually(t, func() error {
+		out, err := pg("select 6 * 7")
+		if err == nil && out != "42\n" {
+			err = fmt.Errorf("got %q", out)
+		}
+		return err
+	})
+}
+
+// postgres starts a PostgreSQL server in the backend's namespace, as an ordinary user,
+// and returns a function that asks it something through the endpoint.
+func (b *bookings) postgres(dir string) func(query string) (string, error) {
+	b.t.Helper()
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil || len(found) == 0 {
+		b.t.Skip("PostgreSQL is not installed: run make setup")
+	}
+	bin := filepath.Dir(found[len(found)-1])
+	var as []string
+	data := filepath.Join(dir, "pg")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		b.t.Fatal(err)
+	}
+	if os.Getuid() == 0 { // it refuses to run as root
+		nobody, err := user.Lookup("nobody")
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		as = []string{"setpriv", "--reuid", nobody.Uid, "--regid", nobody.Gid, "--clear-groups"}
+		uid, _ := strconv.Atoi(nobody.Uid)
+		gid, _ := strconv.Atoi(nobody.Gid)
+		if err := os.Chown(data, uid, gid); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if out, err := b.run1("backend", append(as, filepath.Join(bin, "initdb"), "-D", data+"/d", "-A", "trust", "-U", "opl", "--no-sync")...); err != nil {
+		b.t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	b.background("backend", append(as, "sh", "-c", fmt.Sprintf(
+		"echo 'host all all 10.0.0.0/16 trust' >> %[1]s/d/pg_hba.conf; exec %[2]s/postgres -D %[1]s/d -h 10.0.1.17 -p 5432 -k ''", data, bin))...)
+	return func(query string) (string, error) {
+		return b.run1("shop-client", filepath.Join(bin, "psql"), "-h", "10.0.1.77", "-U", "opl", "-Atc", query, "postgres")
+	}
 }
 
 // listen adds listeners for the backend at more ports.
