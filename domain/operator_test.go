@@ -293,6 +293,16 @@ func TestPlaces(t *testing.T) {
 	if len(sites) != 1 || sites[0].ID != domain.DefaultSite {
 		t.Errorf("sites: %v", sites)
 	}
+	site, err := w.Operator.CreateSite(ctx, domain.SiteInput{ID: "international"})
+	if err != nil || site.Name != "international" {
+		t.Errorf("a site: %+v, %v", site, err)
+	}
+	if _, err := w.Operator.CreateSite(ctx, domain.SiteInput{ID: "international"}); faults(err) != "id: site_exists" {
+		t.Errorf("the same site again: %v", err)
+	}
+	if a, err := w.Operator.CreateAccount(ctx, domain.AccountInput{Name: "abroad", SiteID: "international"}); err != nil || a.SiteID != "international" {
+		t.Errorf("an account of it: %+v, %v", a, err)
+	}
 }
 
 func TestOfferHostObjects(t *testing.T) {

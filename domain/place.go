@@ -82,6 +82,37 @@ func (o *Operator) Sites(ctx context.Context) ([]Site, error) {
 	return out, nil
 }
 
+// SiteInput describes a new site.
+type SiteInput struct {
+	ID, Name string // a Name of "" is the ID
+}
+
+// CreateSite adds a site, for accounts of another cloud.
+func (o *Operator) CreateSite(ctx context.Context, in SiteInput) (*Site, error) {
+	id, err := validSlug("id", in.ID)
+	if err != nil {
+		return nil, err
+	}
+	name, err := validLabel(in.Name, id)
+	if err != nil {
+		return nil, err
+	}
+	site := &Site{ID: id, Name: name}
+	err = o.write(ctx, func(t *tx) error {
+		if err := t.vacant(KindSite, &Site{}, "id = ?", id); err != nil {
+			return err
+		}
+		if err := t.Create(site).Error; err != nil {
+			return fmt.Errorf("create site: %w", err)
+		}
+		return t.audit("CreateSite", KindSite, site.ID, site.Name, nil, site)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return site, nil
+}
+
 // RegionInput describes a new region.
 type RegionInput struct {
 	ID, Name string // a Name of "" is the ID

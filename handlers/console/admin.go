@@ -48,6 +48,7 @@ func (k *Console) adminArea(r router) {
 	r.adminGet("/offers/:id/delete", k.askDeleteOffer)
 	r.adminPost("/offers/:id/delete", k.deleteOffer)
 	r.adminGet("/places", k.places)
+	r.adminPost("/places/sites", k.createSite)
 	r.adminPost("/places/regions", k.createRegion)
 	r.adminPost("/places/zones", k.createZone)
 	r.adminGet("/audit", k.adminAudit)
@@ -919,9 +920,12 @@ func (k *Console) showPlaces(c echo.Context, o *domain.Operator, f *form, id str
 		}
 		return newForm().showAdmin(form, action)
 	}
-	v.NewRegion, v.NewZone = typed("region", "/admin/places/regions"), typed("zone", "/admin/places/zones")
+	v.NewSite, v.NewRegion, v.NewZone = typed("site", "/admin/places/sites"), typed("region", "/admin/places/regions"), typed("zone", "/admin/places/zones")
 	part := admin.NewRegion(v.NewRegion)
-	if id == "zone" {
+	switch id {
+	case "site":
+		part = admin.NewSite(v.NewSite)
+	case "zone":
 		part = admin.NewZone(v.NewZone, v.Choices)
 	}
 	page := admin.PlacesPage(p, v)
@@ -933,6 +937,22 @@ func (k *Console) showPlaces(c echo.Context, o *domain.Operator, f *form, id str
 
 // zoneSuffix is what a zone's id has after the region's.
 var zoneSuffix = regexp.MustCompile(`^[a-z0-9]{1,8}$`)
+
+func (k *Console) createSite(c echo.Context, o *domain.Operator) error {
+	f, err := readForm(c)
+	if err != nil {
+		return err
+	}
+	site, err := o.CreateSite(c.Request().Context(), domain.SiteInput{ID: f.text("site"), Name: f.text("name")})
+	faultsAt(err, idIs("site"))
+	if f.refused(err) {
+		return k.showPlaces(c, o, f, "site")
+	}
+	if err != nil {
+		return err
+	}
+	return k.adminSeeOther(c, "/admin/places", good("Site "+site.ID+" added."))
+}
 
 func (k *Console) createRegion(c echo.Context, o *domain.Operator) error {
 	f, err := readForm(c)

@@ -110,7 +110,7 @@ var auditActions = []string{
 	"AcceptConnection", "AddEndpointZone", "AddListener", "AddMember", "AddResource", "AddSecurityGroupRule", "AddServer", "AddToWhitelist",
 	"AttachmentDown", "AttachmentUp", "AutoAcceptConnection", "ChangePassword", "ConnectionDeleted", "CreateAccessKey", "CreateAccount",
 	"CreateAttachment", "CreateEndpoint", "CreateLoadBalancer", "CreateOffer", "CreateRegion", "CreateSecurityGroup", "CreateService",
-	"CreateSignInLink", "CreateUser", "CreateVPC", "CreateVSwitch", "CreateZone", "DeleteAttachment", "DeleteEndpoint", "DeleteListener",
+	"CreateSignInLink", "CreateSite", "CreateUser", "CreateVPC", "CreateVSwitch", "CreateZone", "DeleteAttachment", "DeleteEndpoint", "DeleteListener",
 	"DeleteLoadBalancer", "DeleteOffer", "DeleteSecurityGroup", "DeleteSecurityGroupRule", "DeleteService", "DeleteVPC", "DeleteVSwitch",
 	"DisableAccessKey", "DisableUser", "EnableUser", "EndpointDeleted", "EndpointReady", "ExpireConnection", "ModifyConnection",
 	"RejectConnection", "RemoveDemo", "RemoveEndpointZone", "RemoveFromWhitelist", "RemoveMember", "RemoveResource", "RemoveServer",
