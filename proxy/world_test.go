@@ -21,7 +21,7 @@ import (
 )
 
 // soon is how long a test waits for what must happen.
-const soon = 30 * time.Second
+const soon = 2 * time.Minute
 
 // world is an engine with the product's standard scene: a provider's and a
 // consumer's VPC, both 10.0.0.0/16, a load balancer in two zones, and one endpoint
