@@ -45,11 +45,24 @@ func BenchmarkPages(b *testing.B) {
 		path    string
 		cookies []*http.Cookie
 	}{
-		{p, provider}, {p + "/services", provider}, {p + "/services/" + f.ServiceID, provider}, {p + "/services/" + f.ServiceID + "?tab=whitelist", provider},
-		{p + "/connections", provider}, {p + "/connections?decision=waiting", provider}, {p + "/connections/" + f.WaitingID, provider},
-		{p + "/load-balancers", provider}, {p + "/load-balancers/" + f.BalancerID, provider}, {p + "/audit", provider},
-		{c, consumer}, {c + "/catalogue", consumer}, {c + "/endpoints", consumer}, {c + "/endpoints/" + f.EndpointID, consumer},
-		{c + "/vpcs", consumer}, {c + "/vpcs/" + f.VPCID, consumer}, {c + "/security-groups", consumer}, {c + "/route-tables", consumer},
+		{p, provider},
+		{p + "/services", provider},
+		{p + "/services/" + f.ServiceID, provider},
+		{p + "/services/" + f.ServiceID + "?tab=whitelist", provider},
+		{p + "/connections", provider},
+		{p + "/connections?decision=waiting", provider},
+		{p + "/connections/" + f.WaitingID, provider},
+		{p + "/load-balancers", provider},
+		{p + "/load-balancers/" + f.BalancerID, provider},
+		{p + "/audit", provider},
+		{c, consumer},
+		{c + "/catalogue", consumer},
+		{c + "/endpoints", consumer},
+		{c + "/endpoints/" + f.EndpointID, consumer},
+		{c + "/vpcs", consumer},
+		{c + "/vpcs/" + f.VPCID, consumer},
+		{c + "/security-groups", consumer},
+		{c + "/route-tables", consumer},
 	} {
 		b.Run(name.Replace(page.path), func(b *testing.B) {
 			var took []time.Duration
