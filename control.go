@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 )
@@ -109,13 +110,26 @@ func serveControl(ctx context.Context, ln net.Listener, a *admin, stop func(), l
 			mux.ServeHTTP(w, r)
 		}),
 	}
-	end := context.AfterFunc(ctx, func() { srv.Close() }) //nolint:errcheck // nothing is left to tell
-	defer end()
+	// Whoever asked for the end still gets the answer.
+	ended := make(chan struct{})
+	stopped := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), controlGrace)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close() //nolint:errcheck // nothing is left to tell
+		}
+	})
+	defer stopped()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	<-ended
 	return nil
 }
+
+// controlGrace is how long commands in progress may take when the server ends.
+const controlGrace = 2 * time.Second
 
 // reply is the envelope of every answer on the socket.
 type reply struct {
