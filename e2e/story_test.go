@@ -6,11 +6,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/user"
-	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -268,96 +265,6 @@ func (b *bookings) writes(middle func()) (made []string) {
 		b.t.Fatal("nothing was acknowledged")
 	}
 	return made
-}
-
-// TestRealServers puts software that nobody here wrote behind the load balancer:
-// nginx, Redis and PostgreSQL, each in the provider's namespace.
-func TestRealServers(t *testing.T) {
-	b := publishBookings(t)
-	b.accept()
-	dir, err := os.MkdirTemp("", "opl-real-") //nolint:usetesting // servers that run as another user have to reach it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	// Each is served at the published port in turn, in place of the peer.
-	serve := func(name string, argv ...string) *exec.Cmd {
-		if _, err := exec.LookPath(argv[0]); err != nil {
-			t.Skipf("%s is not installed: run make setup", name)
-		}
-		return b.background("backend", argv...)
-	}
-	conf := dir + "/nginx.conf"
-	text := fmt.Sprintf(`pid %[1]s/pid; daemon off; error_log %[1]s/err; events {}
-http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
- server { listen 10.0.1.17:8081; location / { return 200 "nginx saw $remote_addr\n"; } } }`, dir)
-	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	serve("nginx", "nginx", "-c", conf, "-e", dir+"/err")
-	serve("redis", "redis-server", "--bind", "10.0.1.17", "--port", "6379", "--save", "", "--protected-mode", "no", "--dir", dir)
-	pg := b.postgres(dir)
-	b.listen("8081", "6379", "5432")
-	eventually(t, func() error {
-		out, err := b.run1("shop-client", "curl", "-sS", "-m", "3", "http://10.0.1.77:8081/")
-		if err == nil && !strings.HasPrefix(out, "nginx saw 10.0.") {
-			err = fmt.Errorf("got %q", out)
-		}
-		return err
-	})
-	eventually(t, func() error {
-		out, err := b.run1("shop-client", "redis-cli", "-h", "10.0.1.77", "ping")
-		if err == nil && out != "PONG\n" {
-			err = fmt.Errorf("got %q", out)
-		}
-		return err
-	})
-	eventually(t, func() error {
-		out, err := pg("select 6 * 7")
-		if err == nil && out != "42\n" {
-			err = fmt.Errorf("got %q", out)
-		}
-		return err
-	})
-}
-
-// postgres starts a PostgreSQL server in the backend's namespace, as an ordinary user,
-// and returns a function that asks it something through the endpoint.
-func (b *bookings) postgres(dir string) func(query string) (string, error) {
-	b.t.Helper()
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if err != nil || len(found) == 0 {
-		b.t.Skip("PostgreSQL is not installed: run make setup")
-	}
-	bin := filepath.Dir(found[len(found)-1])
-	var as []string
-	data := filepath.Join(dir, "pg")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		b.t.Fatal(err)
-	}
-	if os.Getuid() == 0 { // it refuses to run as root
-		nobody, err := user.Lookup("nobody")
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		as = []string{"setpriv", "--reuid", nobody.Uid, "--regid", nobody.Gid, "--clear-groups"}
-		uid, _ := strconv.Atoi(nobody.Uid)
-		gid, _ := strconv.Atoi(nobody.Gid)
-		if err := os.Chown(data, uid, gid); err != nil {
-			b.t.Fatal(err)
-		}
-	}
-	if out, err := b.run1("backend", append(as, filepath.Join(bin, "initdb"), "-D", data+"/d", "-A", "trust", "-U", "opl", "--no-sync")...); err != nil {
-		b.t.Fatalf("initdb: %v\n%s", err, out)
-	}
-	b.background("backend", append(as, "sh", "-c", fmt.Sprintf(
-		"echo 'host all all 10.0.0.0/16 trust' >> %[1]s/d/pg_hba.conf; exec %[2]s/postgres -D %[1]s/d -h 10.0.1.17 -p 5432 -k ''", data, bin))...)
-	return func(query string) (string, error) {
-		return b.run1("shop-client", filepath.Join(bin, "psql"), "-h", "10.0.1.77", "-U", "opl", "-Atc", query, "postgres")
-	}
 }
 
 // listen adds listeners for the backend at more ports.
