@@ -209,11 +209,12 @@ func (y *System) EngineVPCs(ctx context.Context, ids []string) ([]EngineVPC, err
 func attachmentOffers(db *gorm.DB, attachments []Attachment) (map[string]Offer, error) {
 	ids := []string{}
 	for _, a := range attachments {
-		if a.OfferID != "" && !slices.Contains(ids, a.OfferID) {
+		if a.OfferID != "" {
 			ids = append(ids, a.OfferID)
 		}
 	}
-	offers, err := rowsOf[Offer](db, "id", ids, "id")
+	slices.Sort(ids)
+	offers, err := rowsOf[Offer](db, "id", slices.Compact(ids), "id")
 	if err != nil {
 		return nil, fmt.Errorf("read offers: %w", err)
 	}
@@ -263,16 +264,9 @@ func (y *System) EngineServerGroups(ctx context.Context, ids []string) ([]Engine
 			attached = append(attached, srv.AttachmentID)
 		}
 	}
-	attachments, err := rowsOf[Attachment](db, "id", attached, "id")
+	where, err := attachmentTargets(db, attached)
 	if err != nil {
-		return nil, fmt.Errorf("read attachments: %w", err)
-	}
-	where := &targets{attachments: map[string]Attachment{}}
-	if where.offers, err = attachmentOffers(db, attachments); err != nil {
 		return nil, err
-	}
-	for _, a := range attachments {
-		where.attachments[a.ID] = a
 	}
 	serversOf := groupRows(servers, func(srv Server) string { return srv.ServerGroupID })
 	return each(groups, func(g ServerGroup) EngineServerGroup {

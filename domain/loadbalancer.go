@@ -1111,7 +1111,7 @@ type targets struct {
 
 // readTargets reads where the servers of backends are.
 func readTargets(db *gorm.DB, b *backends) (*targets, error) {
-	var ids []string
+	ids := []string{} // not nil, which would be all
 	for _, servers := range b.servers {
 		for _, srv := range servers {
 			if srv.AttachmentID != "" {
@@ -1124,20 +1124,16 @@ func readTargets(db *gorm.DB, b *backends) (*targets, error) {
 
 // attachmentTargets reads attachments and, for host services, their offers.
 func attachmentTargets(db *gorm.DB, attachments []string) (*targets, error) {
-	t := &targets{attachments: map[string]Attachment{}, offers: map[string]Offer{}}
-	var as []Attachment
-	if err := db.Where("id IN ?", attachments).Find(&as).Error; err != nil {
+	as, err := rowsOf[Attachment](db, "id", attachments, "id")
+	if err != nil {
 		return nil, fmt.Errorf("read attachments: %w", err)
 	}
-	var offers []Offer
-	if err := db.Where("id IN ?", each(as, func(a Attachment) string { return a.OfferID })).Find(&offers).Error; err != nil {
-		return nil, fmt.Errorf("read offers: %w", err)
+	t := &targets{attachments: make(map[string]Attachment, len(as))}
+	if t.offers, err = attachmentOffers(db, as); err != nil {
+		return nil, err
 	}
 	for _, a := range as {
 		t.attachments[a.ID] = a
-	}
-	for _, o := range offers {
-		t.offers[o.ID] = o
 	}
 	return t, nil
 }
