@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/domain"
+	"github.com/openprivatelink/openprivatelink/proxy"
 )
 
 // The control socket is how commands speak to a running server: HTTP over a unix
@@ -100,7 +101,11 @@ func serveControl(ctx context.Context, ln net.Listener, a *admin, stop func(), l
 	srv := &http.Server{
 		ReadHeaderTimeout: readHeaderTimeout,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, allowedPeer(c))
+			uc, ok := c.(*net.UnixConn)
+			if !ok {
+				return context.WithValue(ctx, peerKey{}, errors.New("not a unix socket"))
+			}
+			return context.WithValue(ctx, peerKey{}, proxy.CheckPeer(uc))
 		},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if err, _ := r.Context().Value(peerKey{}).(error); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -27,26 +26,3 @@ func lockData(dir string) (*os.File, error) {
 }
 
 var errLocked = errors.New("another openprivatelink uses this data folder")
-
-// allowedPeer checks that the other end of a unix socket is this user or root. In
-// a user namespace strangers look like the overflow uid; the socket's mode and the
-// folder's are what keeps them out there.
-func allowedPeer(c net.Conn) error {
-	uc, ok := c.(*net.UnixConn)
-	if !ok {
-		return errors.New("not a unix socket")
-	}
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var uid uint32
-	cerr := raw.Control(func(fd uintptr) { uid, err = peerUID(int(fd)) })
-	if err = errors.Join(cerr, err); err != nil {
-		return fmt.Errorf("read who is asking: %w", err)
-	}
-	if uid != 0 && uid != uint32(os.Getuid()) {
-		return fmt.Errorf("this server belongs to user %d, you are %d", os.Getuid(), uid)
-	}
-	return nil
-}

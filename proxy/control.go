@@ -154,7 +154,7 @@ func (s *control) accept(ctx context.Context, ln *net.UnixListener) {
 			return
 		}
 		if err == nil {
-			err = checkPeer(c)
+			err = CheckPeer(c)
 		}
 		if err != nil {
 			s.engine.log.Warn("accept control connection", "err", err)
