@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,8 +73,8 @@ http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; f
 		},
 		{
 			port:    ports[2],
-			prepare: append(as[:len(as):len(as)], filepath.Join(bin, "initdb"), "-D", data+"/d", "-A", "trust", "-U", "opl", "--no-sync"),
-			serve: append(as[:len(as):len(as)], "sh", "-c", fmt.Sprintf(
+			prepare: append(slices.Clip(as), filepath.Join(bin, "initdb"), "-D", data+"/d", "-A", "trust", "-U", "opl", "--no-sync"),
+			serve: append(slices.Clip(as), "sh", "-c", fmt.Sprintf(
 				"echo 'host all all all trust' >> %[1]s/d/pg_hba.conf; exec %[2]s/postgres -D %[1]s/d -h %[3]s -p %[4]s -k ''", data, bin, address, ports[2])),
 			want: "42\n",
 			ask: func(host string) []string {
