@@ -78,67 +78,153 @@ type Change struct {
 	Delete     map[string][]string `json:"delete,omitempty"` // ids by the name of the snapshot's field in JSON, e.g. "endpoints"
 }
 
-// LoadBalancer is an NLB.
+// LoadBalancer is an NLB, or a CLB, which is one with other defaults.
 type LoadBalancer struct {
 	ID        string     `json:"id"`
 	Network   string     `json:"network"`
-	CrossZone bool       `json:"crossZone"` // servers of every zone, not only of the zone that the flow came in by
+	CrossZone bool       `json:"crossZone"`     // servers of every zone, not only of the zone that the flow came in by
+	CPS       int        `json:"cps,omitempty"` // new flows a second over all zones and listeners; 0: no limit
 	Zones     []LBZone   `json:"zones"`
 	Listeners []Listener `json:"listeners"`
 }
 
 // LBZone is a load balancer's presence in a zone. Address is where clients of the
-// same VPC reach it and the source that servers see.
+// same VPC reach it. Local are further addresses that its flows to servers may come
+// from; without any, they come from Address.
 type LBZone struct {
-	Zone    string     `json:"zone"`
-	Address netip.Addr `json:"address"`
+	Zone    string       `json:"zone"`
+	Address netip.Addr   `json:"address"`
+	Local   []netip.Addr `json:"local,omitempty"`
 }
 
-// Listener of a load balancer.
+// Listener of a load balancer: one port, or every port of a range.
 type Listener struct {
-	ID          string           `json:"id"`
-	Protocol    verdict.Protocol `json:"protocol"`
-	Port        uint16           `json:"port"`
-	ServerGroup string           `json:"serverGroup"`
-	IdleTimeout int              `json:"idleTimeout"` // seconds; 0 means 900
+	ID             string           `json:"id"`
+	Protocol       verdict.Protocol `json:"protocol"`                 // tcp or udp
+	Port           uint16           `json:"port"`                     // 0: From to To
+	From           uint16           `json:"from,omitempty"`           // first port of a range
+	To             uint16           `json:"to,omitempty"`             // last port of a range
+	ServerGroup    string           `json:"serverGroup"`              //
+	IdleTimeout    int              `json:"idleTimeout,omitempty"`    // seconds; 0 means 900 for TCP, 20 for UDP
+	CPS            int              `json:"cps,omitempty"`            // new flows a second in each zone; 0: no limit
+	MaxConnections int              `json:"maxConnections,omitempty"` // live flows in each zone; 0: no limit
+	MSS            int              `json:"mss,omitempty"`            // largest TCP segment, bytes; 0: unchanged
+	Proxy          ProxyProtocol    `json:"proxy,omitzero"`
 }
+
+// ProxyProtocol says whether servers get a PROXY protocol v2 header in front of a
+// flow, and what is in it beside the addresses.
+type ProxyProtocol struct {
+	Enabled  bool         `json:"enabled"`
+	Dialect  ProxyDialect `json:"dialect,omitempty"`  // empty means alibaba
+	VPC      bool         `json:"vpc,omitempty"`      // name the consumer's VPC
+	Endpoint bool         `json:"endpoint,omitempty"` // name the endpoint
+	Service  bool         `json:"service,omitempty"`  // name the endpoint service
+}
+
+// ProxyDialect is the cloud whose TLVs a PROXY header speaks.
+type ProxyDialect string
+
+// The dialects. AWS, Azure and GCP know one id only, that of the endpoint.
+const (
+	ProxyAlibaba ProxyDialect = "alibaba"
+	ProxyAWS     ProxyDialect = "aws"
+	ProxyAzure   ProxyDialect = "azure"
+	ProxyGCP     ProxyDialect = "gcp"
+)
 
 // ServerGroup is where a listener sends to.
 type ServerGroup struct {
-	ID      string      `json:"id"`
-	Health  HealthCheck `json:"health"`
-	Servers []Server    `json:"servers,omitempty"`
+	ID               string      `json:"id"`
+	Scheduler        Scheduler   `json:"scheduler,omitempty"`        // empty means wrr
+	AnyPort          bool        `json:"anyPort,omitempty"`          // servers get the port that the client used
+	Drain            int         `json:"drain,omitempty"`            // seconds that flows of a removed server live on; 0: they are reset
+	SlowStart        int         `json:"slowStart,omitempty"`        // seconds in which a server that became healthy comes to its full weight
+	FailClosed       bool        `json:"failClosed,omitempty"`       // refuse when every server is down, instead of trying them all
+	ResetOnUnhealthy bool        `json:"resetOnUnhealthy,omitempty"` // cut the flows of a server that goes down; else they are kept
+	Health           HealthCheck `json:"health"`
+	Servers          []Server    `json:"servers,omitempty"`
 }
 
+// Scheduler chooses the server of a new flow.
+type Scheduler string
+
+// The schedulers, by the names of the NLB's API.
+const (
+	WeightedRoundRobin Scheduler = "wrr"
+	WeightedLeastConns Scheduler = "wlc" // live flows per weight
+	RoundRobin         Scheduler = "rr"  // weights do not count, but 0
+	SourceHash         Scheduler = "sch" // the consumer's address and endpoint
+	TupleHash          Scheduler = "tch" // addresses and ports of both ends
+	QUICConnectionHash Scheduler = "qch" // UDP: the QUIC connection id
+)
+
 // Server is one target. Address is inside the load balancer's VPC; for a host
-// service it is an address of the host, dialled from the host's namespace.
+// service it is an address of the host, dialled from the host's namespace. With a
+// Name instead of an address the engine resolves it, again and again, and each of
+// its addresses is a server with the same weight.
 type Server struct {
 	ID      string         `json:"id"`
 	Zone    string         `json:"zone"` // empty: it serves every zone alike, as a host service does
 	Address netip.AddrPort `json:"address"`
+	Name    string         `json:"name,omitempty"` // DNS name; the port is Address's
 	Host    bool           `json:"host,omitempty"`
 	Weight  int            `json:"weight"` // 0: no new flows
 }
 
-// HealthCheck of a server group, by TCP connect from the load balancer's address.
+// HealthCheck of a server group, made from the load balancer's address.
 type HealthCheck struct {
-	Enabled            bool   `json:"enabled"`
-	Port               uint16 `json:"port"`     // 0: the server's own
-	Interval           int    `json:"interval"` // seconds; 0 means 5
-	Timeout            int    `json:"timeout"`  // seconds; 0 means 5
-	HealthyThreshold   int    `json:"healthyThreshold"`
-	UnhealthyThreshold int    `json:"unhealthyThreshold"`
+	Enabled            bool       `json:"enabled"`
+	Type               HealthType `json:"type,omitempty"` // empty means tcp
+	Port               uint16     `json:"port"`           // 0: the server's own
+	Interval           int        `json:"interval"`       // seconds; 0 means 5
+	Timeout            int        `json:"timeout"`        // seconds; 0 means 5
+	HealthyThreshold   int        `json:"healthyThreshold"`
+	UnhealthyThreshold int        `json:"unhealthyThreshold"`
+	Proxy              bool       `json:"proxy,omitempty"` // begin with a PROXY v2 LOCAL header
+	HTTP               HTTPCheck  `json:"http,omitzero"`
+	UDP                UDPCheck   `json:"udp,omitzero"`
+}
+
+// HealthType is what a check does once it has reached the server.
+type HealthType string
+
+// The types of checks.
+const (
+	HealthTCP  HealthType = "tcp"
+	HealthHTTP HealthType = "http"
+	HealthUDP  HealthType = "udp"
+)
+
+// HTTPCheck is the request of a check of type http.
+type HTTPCheck struct {
+	Method  string   `json:"method,omitempty"`  // GET or HEAD; empty means GET
+	Path    string   `json:"path,omitempty"`    // empty means /
+	Host    string   `json:"host,omitempty"`    // empty or $SERVER_IP: the server's address
+	Version string   `json:"version,omitempty"` // 1.0 or 1.1; empty means 1.0
+	Codes   []string `json:"codes,omitempty"`   // http_2xx to http_5xx; none means http_2xx
+}
+
+// UDPCheck is the datagram of a check of type udp and the answer to it. Without
+// either, a server is healthy unless its machine says that the port is closed.
+type UDPCheck struct {
+	Request string `json:"request,omitempty"`
+	Expect  string `json:"expect,omitempty"`
 }
 
 // Endpoint is a consumer's endpoint with its connection to a service.
 type Endpoint struct {
-	ID      string         `json:"id"`
-	Service string         `json:"service"`
-	Network string         `json:"network"` // the consumer's VPC
-	Carry   bool           `json:"carry"`   // the provider accepted, and the connection's state lets traffic pass
-	Groups  []string       `json:"groups"`  // security groups of its network interfaces
-	Zones   []EndpointZone `json:"zones"`
-	Version int64          `json:"version"` // of the row this was made from; comes back in the observation
+	ID             string         `json:"id"`
+	Service        string         `json:"service"`
+	Network        string         `json:"network"`                  // the consumer's VPC
+	Carry          bool           `json:"carry"`                    // the provider accepted, and the connection's state lets traffic pass
+	DrainUntil     time.Time      `json:"drainUntil,omitzero"`      // while Carry is false: live flows may go on until then; zero: they are cut
+	Groups         []string       `json:"groups"`                   // security groups of its network interfaces
+	Recheck        bool           `json:"recheck,omitempty"`        // a change of the rules resets live flows that they refuse; else those are kept
+	Bandwidth      int            `json:"bandwidth,omitempty"`      // Mbit/s in each direction, shared by all zones and flows; 0: no limit
+	MaxConnections int            `json:"maxConnections,omitempty"` // live flows over all zones; 0: no limit
+	Zones          []EndpointZone `json:"zones"`
+	Version        int64          `json:"version"` // of the row this was made from; comes back in the observation
 }
 
 // EndpointZone is an endpoint's network interface in one zone, and the load
@@ -146,8 +232,10 @@ type Endpoint struct {
 type EndpointZone struct {
 	Zone         string     `json:"zone"`
 	Address      netip.Addr `json:"address"`
-	Carry        bool       `json:"carry"` // the zone's state lets traffic pass
+	Carry        bool       `json:"carry"`               // the zone's state lets traffic pass
+	DrainUntil   time.Time  `json:"drainUntil,omitzero"` // as for the endpoint
 	LoadBalancer string     `json:"loadBalancer,omitempty"`
+	Era          int64      `json:"era,omitempty"` // a change of it cuts the zone's live flows; a change of LoadBalancer alone keeps them
 }
 
 // Observations are facts, newer than what was asked for.
