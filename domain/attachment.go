@@ -224,6 +224,9 @@ func (t *tx) chooseOffer(a *Attachment) error {
 	if err := locked(t.DB).Where("kind = ?", o.Kind).Order("id").Find(&offers).Error; err != nil {
 		return fmt.Errorf("list offers: %w", err)
 	}
+	if !slices.ContainsFunc(offers, func(other Offer) bool { return other.ID == o.ID }) { // withdrawn meanwhile
+		return at("offer_id", missing(KindOffer))
+	}
 	switch {
 	case exclusive(o.Kind):
 		return t.unused("offer_id", "offer_in_use", "The offer "+o.Label, "offer_id = ?", o.ID)

@@ -551,7 +551,7 @@ func (in OfferInput) check() error {
 func (o *Operator) DeleteOffer(ctx context.Context, id string) error {
 	return o.write(ctx, func(t *tx) error {
 		var row Offer
-		if err := find(t.DB, KindOffer, &row, "id = ?", id); err != nil {
+		if err := find(locked(t.DB), KindOffer, &row, "id = ?", id); err != nil { // whoever wants to use it waits
 			return err
 		}
 		var in uses

@@ -56,3 +56,23 @@ func TestRevisions(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+// TestOfferRace withdraws offers while somebody begins to use them: no attachment is
+// left with an offer that is gone.
+func TestOfferRace(t *testing.T) {
+	c := newCampus(t)
+	ctx := t.Context()
+	for range 10 {
+		o := must(c.Operator.CreateOffer(ctx, domain.OfferInput{Label: "A database", Kind: domain.AttachHost, HostIP: "127.0.0.1"}))(t)
+		var wg sync.WaitGroup
+		var used, withdrawn error
+		wg.Go(func() {
+			_, used = c.Provider.CreateAttachment(ctx, domain.AttachmentInput{VPCID: c.vpc.ID, Kind: domain.AttachHost, OfferID: o.ID, HostPort: 80})
+		})
+		wg.Go(func() { withdrawn = c.Operator.DeleteOffer(ctx, o.ID) })
+		wg.Wait()
+		if (used == nil) == (withdrawn == nil) {
+			t.Fatalf("used: %v; withdrawn: %v; want one of them", used, withdrawn)
+		}
+	}
+}
