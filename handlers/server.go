@@ -60,10 +60,11 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{echo: echo.New(), store: c.Store}
 	s.console = console.New(console.Config{
-		Sessions: session.New(c.Store, key, secure(c.PublicURL)),
-		Log:      c.Log,
-		Version:  c.Version,
-		Network:  console.Network{Mode: c.NetworkMode, Reason: c.NetworkReason},
+		Sessions:  session.New(c.Store, key, secure(c.PublicURL)),
+		Log:       c.Log,
+		Version:   c.Version,
+		Network:   console.Network{Mode: c.NetworkMode, Reason: c.NetworkReason},
+		PublicURL: c.PublicURL,
 	})
 	e := s.echo
 	e.IPExtractor = clientIP(c.TrustedProxies)

@@ -647,7 +647,7 @@ func (k *Console) signInLink(c echo.Context, o *domain.Operator) error {
 	if err != nil {
 		return err
 	}
-	v := admin.SignInLink{User: u.Name, Link: c.Scheme() + "://" + c.Request().Host + "/welcome?t=" + token, Back: "/admin/users/" + u.ID}
+	v := admin.SignInLink{User: u.Name, Link: k.public(c).JoinPath("/welcome").String() + "?t=" + token, Back: "/admin/users/" + u.ID}
 	return show(c, admin.SignInLinkPage(k.adminPage(c, "Sign-in link", "/admin/users"), v), admin.SignInLinkDialog(v))
 }
 

@@ -252,6 +252,10 @@ func TestAdminUsers(t *testing.T) {
 	if again := w.get(t, b, page); strings.Contains(again.body, "/welcome?t=") {
 		t.Error("the link is shown again")
 	}
+	w.console.PublicURL = &url.URL{Scheme: "https", Host: "links.example.com"}
+	if elsewhere := words(w.post(t, b, link, url.Values{}).doc(t).Find("[data-testid=sign-in-link] pre")); !strings.HasPrefix(elsewhere, "https://links.example.com/welcome?t=") {
+		t.Errorf("link of an installation with an address of its own: %q", elsewhere)
+	}
 	mara := w.browser(t)
 	if res := w.get(t, mara, u.RequestURI()); res.StatusCode != http.StatusSeeOther {
 		t.Errorf("the link does not sign in: %d", res.StatusCode)

@@ -9,6 +9,7 @@ package console
 
 import (
 	"log/slog"
+	"net/url"
 
 	"github.com/labstack/echo/v4"
 
@@ -32,10 +33,19 @@ type Sessions interface {
 
 // Config is what a console is made of. Sessions is required.
 type Config struct {
-	Sessions Sessions
-	Log      *slog.Logger // nil: slog.Default
-	Version  string       // of the program
-	Network  Network
+	Sessions  Sessions
+	Log       *slog.Logger // nil: slog.Default
+	Version   string       // of the program
+	Network   Network
+	PublicURL *url.URL // what links for other people begin with; nil: as the browser that asks reached us
+}
+
+// public is what a link that is sent to somebody begins with.
+func (k *Console) public(c echo.Context) *url.URL {
+	if k.PublicURL != nil {
+		return k.PublicURL
+	}
+	return &url.URL{Scheme: c.Scheme(), Host: c.Request().Host}
 }
 
 // Network is how the engine makes VPCs: "netns", "userns" or "loopback"; and why
