@@ -185,11 +185,11 @@ func (e *Local) adopt(d Change) *work {
 
 	refill := set[string]{} // load balancers
 	for id, g := range d.Set.ServerGroups {
-		e.adoptServers(id, g.Servers, w)
+		e.adoptServerGroup(id, &g, w)
 		maps.Copy(refill, e.balancersOf[id])
 	}
 	for _, id := range d.Delete[fieldServerGroups] {
-		e.adoptServers(id, nil, w)
+		e.adoptServerGroup(id, nil, w)
 		maps.Copy(refill, e.balancersOf[id])
 	}
 	for id, lb := range d.Set.LoadBalancers {
@@ -213,33 +213,6 @@ func (e *Local) adopt(d Change) *work {
 		e.swap(o, w)
 	}
 	return w
-}
-
-// adoptServers follows the list of a server group; a server that is gone, or has
-// another address, is cut.
-func (e *Local) adoptServers(group string, list []Server, w *work) {
-	was, is := e.servers[group], map[string]*server{}
-	for _, s := range list {
-		r := was[s.ID]
-		if r == nil || r.address != s.Address || r.host != s.Host {
-			r = &server{group: group, id: s.ID, address: s.Address, host: s.Host}
-		}
-		is[s.ID] = r
-	}
-	for id, s := range was {
-		if is[id] != s {
-			e.stopCheck(s)
-			w.parting = append(w.parting, s.flows.shut(ReasonRemoved))
-		}
-		if is[id] == nil {
-			e.board.drop(within(aServer, group, id))
-		}
-	}
-	e.servers[group] = is
-	if len(is) == 0 {
-		delete(e.servers, group)
-	}
-	w.groups.add(group)
 }
 
 // balancer is a load balancer as it was adopted, with its pools.
@@ -280,37 +253,6 @@ func (e *Local) adoptBalancer(id string, lb *LoadBalancer, w *work) {
 		e.balancersOf.add(l.ServerGroup, id)
 		w.groups.add(l.ServerGroup)
 	}
-}
-
-// refill brings the pools of a load balancer up to date. A pool stays the same one
-// while it has a use, so gates that lead to it need no change.
-func (e *Local) refill(id string) {
-	b := e.balancers[id]
-	if b == nil {
-		return
-	}
-	pools := map[poolKey]*pool{}
-	for _, z := range b.Zones {
-		for _, l := range b.tcp {
-			key := poolKey{z.Zone, l.ServerGroup}
-			if pools[key] != nil {
-				continue
-			}
-			p := b.pools[key]
-			if p == nil {
-				p = new(pool)
-			}
-			var slots []slot
-			for _, s := range e.snapshot.ServerGroups[l.ServerGroup].Servers {
-				if r := e.servers[l.ServerGroup][s.ID]; r != nil && s.Weight > 0 && (b.CrossZone || s.Zone == "" || s.Zone == z.Zone) {
-					slots = append(slots, slot{server: r, weight: s.Weight})
-				}
-			}
-			p.fill(origin{b.Network, z.Address}, slots)
-			pools[key] = p
-		}
-	}
-	b.pools = pools
 }
 
 // follow does what a change left to do: it makes the networks, waits for the flows

@@ -2,24 +2,66 @@ package proxy
 
 import (
 	"net/netip"
-	"slices"
-	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // server is one target of a group while its address stands: another address
-// under the same id is another server.
+// under the same id is another server, and so is each address of a name.
 type server struct {
-	group, id string
-	address   netip.AddrPort
-	host      bool // dialled from the host's own namespace
+	group string
+	target
 
-	down  atomic.Bool // known to be unhealthy
-	flows flowSet
-	check *check // nil: not checked; guarded by the engine
+	standing atomic.Int32 // a standing
+	since    atomic.Int64 // when it became healthy, in ns since 1970; 0: it always was
+	live     atomic.Int64 // flows
+	resets   atomic.Bool  // its flows when it goes down
+	flows    flowSet
+
+	// Guarded by the engine.
+	zone   string
+	weight int
+	check  *check // nil: not checked
 }
 
-// origin is where a pool's flows come from: a load balancer's address in its VPC.
+// target is what makes a server of a group another one.
+type target struct {
+	id      string
+	address netip.AddrPort
+	host    bool // dialled from the host's own namespace
+}
+
+// enter is false once the server is removed.
+func (s *server) enter(f *flow) bool {
+	if !s.flows.add(f) {
+		return false
+	}
+	s.live.Add(1)
+	return true
+}
+
+func (s *server) leave(f *flow) {
+	s.live.Add(-1)
+	s.flows.remove(f)
+}
+
+// stand heeds what checks say.
+func (s *server) stand(h Health) {
+	is := up
+	if h == Unhealthy {
+		is = down
+	}
+	if h == Healthy && standing(s.standing.Load()) != up {
+		s.since.Store(time.Now().UnixNano())
+	}
+	s.standing.Store(int32(is))
+	if is == down && s.resets.Load() {
+		s.flows.cut(ReasonUnhealthy)
+	}
+}
+
+// origin is where a pool's flows come from: an address of a load balancer in its
+// VPC.
 type origin struct {
 	network string
 	local   netip.Addr
@@ -27,55 +69,55 @@ type origin struct {
 
 // pool balances the flows that reach a load balancer in one zone over the servers
 // of one group. Everything that leads there shares it, so the weights hold over
-// all of them.
+// all of them. Its methods may be called from several loops at once and allocate
+// nothing.
 type pool struct {
-	mu    sync.Mutex
-	from  origin
-	slots []slot
+	table atomic.Pointer[table] // nil: no server
+	next  atomic.Uint32         // local address
+	ids   quicIDs
 }
 
-type slot struct {
-	*server
-	weight  int
-	current int // of the smooth weighted round robin
+// table is a pool as it was filled last.
+type table struct {
+	*picker
+	network string
+	locals  []netip.Addr // that flows come from in turn; at least one
 }
 
-// fill replaces the servers; those that stay keep their turn.
-func (p *pool) fill(from origin, slots []slot) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range slots {
-		at := slices.IndexFunc(p.slots, func(s slot) bool { return s.server == slots[i].server })
-		if at >= 0 {
-			slots[i].current = p.slots[at].current
-		}
+// fill replaces the servers; those that stay keep their turn. Flows come from
+// locals in turn.
+func (p *pool) fill(g *ServerGroup, network string, locals []netip.Addr, slots []slot) {
+	var was *picker
+	if t := p.table.Load(); t != nil {
+		was = t.picker
 	}
-	p.from, p.slots = from, slots
+	p.table.Store(&table{newPicker(g, slots, was), network, locals})
 }
 
-// pick chooses the next server by smooth weighted round robin over those that are
-// not known to be down, or over all if every one is. Servers in tried are passed
-// over; nil says that none is left.
-func (p *pool) pick(tried []*server) (*server, origin) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	failOpen := !slices.ContainsFunc(p.slots, func(s slot) bool { return !s.down.Load() })
-	var best *slot
-	total := 0
-	for i := range p.slots {
-		s := &p.slots[i]
-		if s.down.Load() && !failOpen || slices.Contains(tried, s.server) {
-			continue
-		}
-		total += s.weight
-		s.current += s.weight
-		if best == nil || s.current > best.current {
-			best = s
+// pick chooses a server for a new flow and the address that it is reached from.
+// Servers in tried are passed over; nil says that none is left.
+func (p *pool) pick(k *flowKey, tried []*server) (*server, origin) {
+	t := p.table.Load()
+	if t == nil {
+		return nil, origin{}
+	}
+	from := origin{t.network, t.locals[p.next.Add(1)%uint32(len(t.locals))]}
+	if t.scheduler == QUICConnectionHash {
+		if s := p.ids.find(k.Datagram); s != nil && t.takes(s, tried) {
+			return s, from
 		}
 	}
-	if best == nil {
-		return nil, p.from
+	var now int64
+	if t.slowStart > 0 {
+		now = time.Now().UnixNano()
 	}
-	best.current -= total
-	return best.server, p.from
+	return t.pick(k, tried, now), from
+}
+
+// learn looks for the QUIC connection id in a reply of s, so that the connection
+// is known when its client comes from another address.
+func (p *pool) learn(s *server, reply []byte) {
+	if t := p.table.Load(); t != nil && t.scheduler == QUICConnectionHash {
+		p.ids.learn(s, reply)
+	}
 }

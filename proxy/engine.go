@@ -59,16 +59,17 @@ type Local struct {
 	applying sync.Mutex
 
 	// mu guards what follows: the snapshot and all that is derived from it.
-	mu          sync.Mutex
-	snapshot    Snapshot
-	networks    map[string]*network
-	attachments map[string]*attachment
-	balancers   map[string]*balancer
-	servers     map[string]map[string]*server // by group
-	endpoints   map[string]*endpoint
-	rules       map[string]*rules // by the list of security groups
-	doors       map[object]map[place]*door
-	places      map[place]*door
+	mu           sync.Mutex
+	snapshot     Snapshot
+	networks     map[string]*network
+	attachments  map[string]*attachment
+	balancers    map[string]*balancer
+	serverGroups map[string]*serverGroup
+	draining     map[*server]*time.Timer // servers that were removed, until they are cut
+	endpoints    map[string]*endpoint
+	rules        map[string]*rules // by the list of security groups
+	doors        map[object]map[place]*door
+	places       map[place]*door
 
 	endpointsOf index[string] // by load balancer
 	balancersOf index[string] // by server group
@@ -95,19 +96,20 @@ func New(cfg Config) (*Local, error) {
 	e := &Local{
 		driver: cfg.Driver, installation: cfg.Installation, version: cfg.Version, log: log, now: cfg.Now, started: time.Now(),
 		store: st, forwarder: goroutines{}, repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce),
-		snapshot:    kept.Snapshot,
-		networks:    map[string]*network{},
-		attachments: map[string]*attachment{},
-		balancers:   map[string]*balancer{},
-		servers:     map[string]map[string]*server{},
-		endpoints:   map[string]*endpoint{},
-		rules:       map[string]*rules{},
-		doors:       map[object]map[place]*door{},
-		places:      map[place]*door{},
-		endpointsOf: index[string]{},
-		balancersOf: index[string]{},
-		rulesOf:     index[string]{},
-		inNetwork:   index[object]{},
+		snapshot:     kept.Snapshot,
+		networks:     map[string]*network{},
+		attachments:  map[string]*attachment{},
+		balancers:    map[string]*balancer{},
+		serverGroups: map[string]*serverGroup{},
+		draining:     map[*server]*time.Timer{},
+		endpoints:    map[string]*endpoint{},
+		rules:        map[string]*rules{},
+		doors:        map[object]map[place]*door{},
+		places:       map[place]*door{},
+		endpointsOf:  index[string]{},
+		balancersOf:  index[string]{},
+		rulesOf:      index[string]{},
+		inNetwork:    index[object]{},
 	}
 	if e.now == nil {
 		e.now = time.Now
@@ -166,10 +168,13 @@ func (e *Local) Close() error {
 		d.close(ReasonShutdown)
 		e.forget(d)
 	}
-	for _, group := range e.servers {
-		for _, s := range group {
+	for _, g := range e.serverGroups {
+		for _, s := range g.servers {
 			e.stopCheck(s)
 		}
+	}
+	for _, end := range e.draining {
+		end.Stop()
 	}
 	e.mu.Unlock()
 	e.flows.Wait()

@@ -591,23 +591,12 @@ func TestHealth(t *testing.T) {
 		w.shall.ServerGroups[group] = g
 		w.servers(w.server(1, 100), w.server(2, 100))
 		w.connected(proxytest.Echo)
-		is := func(id string, h proxy.Health, reason string) {
-			w.Helper()
-			w.observe(fmt.Sprint(id, " ", h), func(o proxy.Observations) bool {
-				for _, s := range o.Servers {
-					if s.ID == id && s.ServerGroup == group && s.Health == h && s.Reason == reason && !s.Since.IsZero() {
-						return true
-					}
-				}
-				return false
-			})
-		}
-		is("srv-1", proxy.Healthy, "")
-		is("srv-2", proxy.Unhealthy, "CONNECT_FAILED")
+		w.health("srv-1", proxy.Healthy, "")
+		w.health("srv-2", proxy.Unhealthy, "CONNECT_FAILED")
 		second := w.serve(2, proxytest.Say("2"))
-		is("srv-2", proxy.Healthy, "")
+		w.health("srv-2", proxy.Healthy, "")
 		_ = second.Close()
-		is("srv-2", proxy.Unhealthy, "CONNECT_FAILED")
+		w.health("srv-2", proxy.Unhealthy, "CONNECT_FAILED")
 
 		// All down: every one is tried rather than none.
 		w.serve(3, proxytest.Echo)
@@ -616,13 +605,13 @@ func TestHealth(t *testing.T) {
 		g.Health.Port = freePort(w)
 		w.shall.ServerGroups[group] = g
 		w.apply()
-		is("srv-3", proxy.Unhealthy, "CONNECT_FAILED")
+		w.health("srv-3", proxy.Unhealthy, "CONNECT_FAILED")
 		w.echoes(w.mustDial(epH), "fail open")
 
 		g.Health.Enabled = false
 		w.shall.ServerGroups[group] = g
 		w.apply()
-		is("srv-3", proxy.Unknown, "")
+		w.health("srv-3", proxy.Unknown, "")
 	})
 }
 

@@ -224,6 +224,15 @@ func (s *flowSet) remove(f *flow) {
 	}
 }
 
+// cut ends the flows inside; others may come.
+func (s *flowSet) cut(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f := range s.flows {
+		f.end(reason)
+	}
+}
+
 // shut lets no flow in any more and ends those inside. It returns a channel that
 // closes when all have left.
 func (s *flowSet) shut(reason string) <-chan struct{} {
@@ -362,14 +371,15 @@ func (d *door) serve(c *net.TCPConn) {
 // forward finds a server that answers and carries the flow to it.
 func (d *door) forward(f *flow, p *pool) (id string) {
 	reason := ReasonNoServer
+	key := flowKey{Client: f.source, Local: d.at, Endpoint: d.tally.endpoint}
 	var tried []*server
 	for f.ended() == "" && len(tried) < dialAttempts {
-		s, from := p.pick(tried)
+		s, from := p.pick(&key, tried)
 		if s == nil {
 			break
 		}
 		tried = append(tried, s)
-		if !s.flows.add(f) {
+		if !s.enter(f) {
 			continue // removed this moment
 		}
 		id, reason = s.id, ReasonConnect
@@ -385,7 +395,7 @@ func (d *door) forward(f *flow, p *pool) (id string) {
 			d.engine.forwarder.carry(f)
 			d.engine.active.Add(-1)
 		}
-		s.flows.remove(f)
+		s.leave(f)
 	}
 	f.end(reason)
 	return id

@@ -146,18 +146,18 @@ func (e *Local) adoptChecks(group string) {
 	if e.life.Err() != nil {
 		return
 	}
-	for _, s := range e.snapshot.ServerGroups[group].Servers {
-		r := e.servers[group][s.ID]
-		if r == nil {
-			continue
-		}
-		spec, ok := e.checkSpec(group, s)
+	g := e.serverGroups[group]
+	if g == nil {
+		return
+	}
+	for _, r := range g.servers {
+		spec, ok := e.checkSpec(g, r)
 		if r.check != nil && ok && r.check.checkSpec == spec {
 			continue
 		}
 		health := e.stopCheck(r)
 		if !ok {
-			r.down.Store(false)
+			r.stand(Unknown)
 			e.observeServer(r, Unknown, "")
 			continue
 		}
@@ -172,7 +172,7 @@ func (e *Local) adoptChecks(group string) {
 			return err
 		}}
 		c.report = func(h Health, reason string) {
-			r.down.Store(h == Unhealthy)
+			r.stand(h)
 			e.observeServer(r, h, reason)
 		}
 		r.check = c
@@ -181,8 +181,8 @@ func (e *Local) adoptChecks(group string) {
 }
 
 // checkSpec says how to check s, and false if it is not to be checked.
-func (e *Local) checkSpec(group string, s Server) (checkSpec, bool) {
-	health, users := e.snapshot.ServerGroups[group].Health, e.balancersOf[group]
+func (e *Local) checkSpec(g *serverGroup, s *server) (checkSpec, bool) {
+	health, users := g.Health, e.balancersOf[s.group]
 	if !health.Enabled || len(users) == 0 {
 		return checkSpec{}, false
 	}
@@ -190,14 +190,14 @@ func (e *Local) checkSpec(group string, s Server) (checkSpec, bool) {
 	if len(b.Zones) == 0 {
 		return checkSpec{}, false
 	}
-	zone := b.Zones[max(0, slices.IndexFunc(b.Zones, func(z LBZone) bool { return z.Zone == s.Zone }))]
+	zone := b.Zones[max(0, slices.IndexFunc(b.Zones, func(z LBZone) bool { return z.Zone == s.zone }))]
 	seconds := func(n int, otherwise time.Duration) time.Duration {
 		return cmp.Or(time.Duration(max(n, 0))*time.Second, otherwise)
 	}
 	return checkSpec{
-		host:     s.Host,
+		host:     s.host,
 		from:     origin{b.Network, zone.Address},
-		to:       netip.AddrPortFrom(s.Address.Addr(), cmp.Or(health.Port, s.Address.Port())),
+		to:       netip.AddrPortFrom(s.address.Addr(), cmp.Or(health.Port, s.address.Port())),
 		interval: seconds(health.Interval, defaultInterval),
 		timeout:  seconds(health.Timeout, defaultTimeout),
 		rise:     cmp.Or(health.HealthyThreshold, defaultThreshold),

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -80,7 +81,7 @@ func (e *Local) adoptAttachment(network, id string, want *vpc.Attachment, w *wor
 	}
 	if a.Kind == vpc.PublishedPort || want.Kind == vpc.PublishedPort {
 		w.owners.add(o)
-		a.pool.fill(origin{network, want.Address}, []slot{{server: &server{id: id, address: want.To}, weight: 1}})
+		a.pool.fill(new(ServerGroup), network, []netip.Addr{want.Address}, []slot{{server: &server{target: target{id: id, address: want.To}}, weight: 1}})
 		if want.Kind == vpc.PublishedPort {
 			e.inNetwork.add(network, o)
 		} else {

@@ -361,16 +361,17 @@ const (
 
 // Reasons of a Record: why the flow ended, or why it was refused.
 const (
-	ReasonClosed   = "closed"    // both sides ended their half
-	ReasonReset    = "reset"     // one side reset, or vanished
-	ReasonIdle     = "idle"      // no byte for the listener's idle time-out
-	ReasonRevoked  = "revoked"   // its endpoint, zone or listener no longer carries
-	ReasonRemoved  = "removed"   // its server was removed from the group
-	ReasonShutdown = "shutdown"  // the engine ended
-	ReasonGroup    = "sg"        // refused by the security groups
-	ReasonGate     = "gate"      // refused: the gate closed while it arrived
-	ReasonNoServer = "no_server" // refused: no server may take it
-	ReasonConnect  = "connect"   // refused: no server could be reached
+	ReasonClosed    = "closed"    // both sides ended their half
+	ReasonReset     = "reset"     // one side reset, or vanished
+	ReasonIdle      = "idle"      // no byte for the listener's idle time-out
+	ReasonRevoked   = "revoked"   // its endpoint, zone or listener no longer carries
+	ReasonRemoved   = "removed"   // its server was removed from the group
+	ReasonUnhealthy = "unhealthy" // its server went down, and the group resets then
+	ReasonShutdown  = "shutdown"  // the engine ended
+	ReasonGroup     = "sg"        // refused by the security groups
+	ReasonGate      = "gate"      // refused: the gate closed while it arrived
+	ReasonNoServer  = "no_server" // refused: no server may take it
+	ReasonConnect   = "connect"   // refused: no server could be reached
 )
 
 // Record is one flow that ended or was refused.

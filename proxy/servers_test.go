@@ -1,0 +1,117 @@
+package proxy_test
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/openprivatelink/openprivatelink/proxy"
+	"github.com/openprivatelink/openprivatelink/proxy/proxytest"
+)
+
+// regroup changes the server group and applies that.
+func (w *world) regroup(change func(*proxy.ServerGroup)) {
+	w.Helper()
+	g := w.shall.ServerGroups[group]
+	change(&g)
+	w.shall.ServerGroups[group] = g
+	w.apply()
+}
+
+func TestDrain(t *testing.T) {
+	each(t, func(w *world) {
+		w.connected(proxytest.Echo)
+		kept := w.mustDial(epH)
+		w.echoes(kept, "before")
+		server := w.shall.ServerGroups[group].Servers
+
+		w.regroup(func(g *proxy.ServerGroup) { g.Servers, g.Drain = nil, 900 })
+		w.echoes(kept, "while it is drained")
+		w.resets(epI) // and nothing new goes there
+		w.at = 0      // a control plane that starts again
+		w.apply()
+		w.echoes(kept, "told everything once more")
+
+		w.regroup(func(g *proxy.ServerGroup) { g.Servers = server })
+		w.echoes(kept, "back again")
+		w.echoes(w.mustDial(epI), "a new one")
+
+		w.regroup(func(g *proxy.ServerGroup) { g.Servers, g.Drain = nil, 1 })
+		began := time.Now()
+		w.echoes(kept, "for a second")
+		w.isReset(kept)
+		if took := time.Since(began); took < 900*time.Millisecond || took > 10*time.Second {
+			w.Errorf("cut after %v, want 1 s", took)
+		}
+		if r := w.records(3)[2]; r.Reason != proxy.ReasonRemoved {
+			w.Errorf("record %+v", r)
+		}
+	})
+}
+
+func TestFailClosed(t *testing.T) {
+	each(t, func(w *world) {
+		w.connected(proxytest.Echo)
+		w.regroup(func(g *proxy.ServerGroup) {
+			g.FailClosed = true
+			g.Health = proxy.HealthCheck{Enabled: true, Interval: 1, Timeout: 1, Port: freePort(w)}
+		})
+		w.health("srv-1", proxy.Unhealthy, "CONNECT_FAILED")
+		w.resets(epH)
+		if r := w.records(1)[0]; r.Reason != proxy.ReasonNoServer {
+			w.Errorf("record %+v", r)
+		}
+	})
+}
+
+func TestUnhealthyServerKeepsItsFlows(t *testing.T) {
+	each(t, func(w *world) {
+		w.connected(proxytest.Echo)
+		port := freePort(w)
+		checked := w.listen(backend(1), port)
+		w.regroup(func(g *proxy.ServerGroup) {
+			g.Health = proxy.HealthCheck{Enabled: true, Interval: 1, Timeout: 1, Port: port}
+		})
+		w.health("srv-1", proxy.Healthy, "")
+		kept := w.mustDial(epH)
+		w.echoes(kept, "before")
+		_ = checked.Close()
+		w.health("srv-1", proxy.Unhealthy, "CONNECT_FAILED")
+		w.echoes(kept, "known dead, and kept")
+
+		checked = w.listen(backend(1), port)
+		w.health("srv-1", proxy.Healthy, "")
+		w.regroup(func(g *proxy.ServerGroup) { g.ResetOnUnhealthy = true })
+		w.echoes(kept, "still here")
+		_ = checked.Close()
+		w.isReset(kept)
+		if r := w.records(1)[0]; r.Reason != proxy.ReasonUnhealthy {
+			w.Errorf("record %+v", r)
+		}
+	})
+}
+
+// listen accepts connections in the provider's VPC and says nothing.
+func (w *world) listen(at netip.Addr, port uint16) net.Listener {
+	w.Helper()
+	ln, err := w.driver.Listen(w.Context(), provider, netip.AddrPortFrom(at, port))
+	if err != nil {
+		w.Fatal(err)
+	}
+	proxytest.Serve(w, ln, func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1)) })
+	return ln
+}
+
+// health waits until a server is observed so.
+func (w *world) health(id string, h proxy.Health, reason string) {
+	w.Helper()
+	w.observe(id+" "+string(h), func(o proxy.Observations) bool {
+		for _, s := range o.Servers {
+			if s.ID == id && s.ServerGroup == group && s.Health == h && s.Reason == reason && !s.Since.IsZero() {
+				return true
+			}
+		}
+		return false
+	})
+}
