@@ -2,9 +2,12 @@ package verdict_test
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -153,27 +156,46 @@ var (
 	})
 )
 
-func TestThreeFormsAgree(t *testing.T) {
+// genGroups draws groups, and those of them that an interface has.
+func genGroups(t *rapid.T, most int) (groups []verdict.Group, all map[string]verdict.Group) {
+	all = map[string]verdict.Group{}
+	for i := range 3 { // g3 is named by rules and does not exist
+		id := fmt.Sprint("g", i)
+		all[id] = verdict.Group{
+			ID:         id,
+			Rules:      rapid.SliceOfN(genRule, 0, most).Draw(t, "rules"),
+			Members:    rapid.SliceOfN(genAddr, 0, 4).Draw(t, "members"),
+			IntraAllow: rapid.Bool().Draw(t, "intra"),
+		}
+	}
+	for _, i := range rapid.SliceOfNDistinct(rapid.IntRange(0, 2), 0, 3, rapid.ID).Draw(t, "groups") {
+		groups = append(groups, all[fmt.Sprint("g", i)])
+	}
+	return groups, all
+}
+
+// configurations is how many random ones the forms of a verdict are compared on,
+// each for many flows.
+const configurations = 10_000
+
+// The compiled form, the reference and a slow second implementation give one
+// answer, and the listener's program that of the three.
+func TestFormsAgree(t *testing.T) {
+	checks := flag.Lookup("rapid.checks")
+	defer func(was string) { _ = checks.Value.Set(was) }(checks.Value.String())
+	if err := checks.Value.Set(strconv.Itoa(configurations)); err != nil {
+		t.Fatal(err)
+	}
+	accepted, flows := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		all := map[string]verdict.Group{}
-		for i := range 3 { // g3 is named by rules and does not exist
-			id := fmt.Sprint("g", i)
-			all[id] = verdict.Group{
-				ID:         id,
-				Rules:      rapid.SliceOfN(genRule, 0, 12).Draw(t, "rules"),
-				Members:    rapid.SliceOfN(genAddr, 0, 4).Draw(t, "members"),
-				IntraAllow: rapid.Bool().Draw(t, "intra"),
-			}
-		}
-		var groups []verdict.Group
-		for _, i := range rapid.SliceOfNDistinct(rapid.IntRange(0, 2), 0, 3, rapid.ID).Draw(t, "groups") {
-			groups = append(groups, all[fmt.Sprint("g", i)])
-		}
+		groups, all := genGroups(t, 12)
 		filter := verdict.Compile(groups, all)
-		for range 100 {
+		port := uint16(rapid.IntRange(0, 7).Draw(t, "listener"))
+		listener := machine(t, groups, all, port)
+		for range 30 {
 			flow := verdict.Flow{
 				Source:   genAddr.Draw(t, "source"),
-				Protocol: rapid.SampledFrom([]verdict.Protocol{verdict.TCP, verdict.UDP, verdict.ICMP}).Draw(t, "protocol"),
+				Protocol: rapid.SampledFrom([]verdict.Protocol{verdict.TCP, verdict.UDP, verdict.ICMP, "gre"}).Draw(t, "protocol"),
 				Port:     uint16(rapid.IntRange(0, 7).Draw(t, "port")),
 			}
 			want := verdict.Explain(groups, all, flow)
@@ -183,30 +205,131 @@ func TestThreeFormsAgree(t *testing.T) {
 			if got := filter.Explain(flow); got != want {
 				t.Fatalf("%+v: Filter %+v, Explain %+v", flow, got, want)
 			}
+			flows++
+			if want.Accept {
+				accepted++
+			}
+			if flow.Protocol, flow.Port = verdict.TCP, port; flow.Source.Is4() {
+				if got, want := listener(flow.Source), verdict.Explain(groups, all, flow).Accept; got != want {
+					t.Fatalf("%+v: the program lets pass: %v, want %v", flow, got, want)
+				}
+			}
 		}
 	})
+	if accepted < flows/10 || accepted > flows*9/10 {
+		t.Errorf("%d of %d flows accepted: the configurations say little", accepted, flows)
+	}
 }
 
-// sixty are rules of which none matches, the worst case.
-func sixty() (*verdict.Filter, verdict.Flow) {
-	g := verdict.Group{ID: "sg"}
-	for i := range 60 {
-		g.Rules = append(g.Rules, rule(fmt.Sprint(i), i%100+1, verdict.Accept, fmt.Sprintf("172.16.%d.0/24", i)))
+// machine runs the program for the listener at port.
+func machine(t *rapid.T, groups []verdict.Group, all map[string]verdict.Group, port uint16) func(netip.Addr) bool {
+	raw, ok := verdict.Compile(groups, all).Program(verdict.TCP, port)
+	if !ok {
+		t.Fatal("no program")
 	}
-	return verdict.Compile([]verdict.Group{g}, nil), verdict.Flow{Source: addr("10.0.0.1"), Protocol: verdict.TCP, Port: 80}
+	vm := load(t, raw)
+	return func(source netip.Addr) bool {
+		n, err := vm.Run(syn(source, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 9, 9}), port)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n > 0
+	}
+}
+
+// worst are configurations that cost a Filter much, with flows for each.
+func worst() map[string]struct {
+	filter *verdict.Filter
+	flows  []verdict.Flow
+} {
+	// No rule matches.
+	apart := verdict.Group{ID: "apart"}
+	for i := range 60 {
+		apart.Rules = append(apart.Rules, rule(fmt.Sprint(i), i%100+1, verdict.Accept, fmt.Sprintf("172.16.%d.0/24", i)))
+	}
+	// Prefixes of every length around one address, each with many ports.
+	nested := verdict.Group{ID: "nested"}
+	for i := range 1000 {
+		port := uint16(i/33) * 10
+		nested.Rules = append(nested.Rules, verdict.Rule{
+			ID: fmt.Sprint(i), Priority: 1 + i%7, Policy: verdict.Accept, Protocol: verdict.TCP,
+			From: port + 1, To: port + 5, Peer: netip.PrefixFrom(addr("10.1.2.3"), i%33),
+		})
+	}
+	// Large groups as peers.
+	named := verdict.Group{ID: "named"}
+	all := map[string]verdict.Group{}
+	for i := range 20 {
+		g := verdict.Group{ID: fmt.Sprint("peer", i)}
+		for j := range 2000 {
+			g.Members = append(g.Members, memberOf(j))
+		}
+		all[g.ID] = g
+		for j := range 50 {
+			port := uint16(j * 10)
+			named.Rules = append(named.Rules, verdict.Rule{ID: fmt.Sprint(i, "-", j), Priority: 1 + j, Policy: verdict.Drop, Protocol: verdict.All, From: port, To: port + 5, Group: g.ID})
+		}
+	}
+	random := rand.New(rand.NewPCG(5, 6))
+	flows := func(source func() netip.Addr) (list []verdict.Flow) {
+		for range 1024 {
+			list = append(list, verdict.Flow{Source: source(), Protocol: verdict.TCP, Port: uint16(random.IntN(600))})
+		}
+		return list
+	}
+	anybody := func() netip.Addr {
+		return netip.AddrFrom4([4]byte{10, byte(random.IntN(3)), byte(random.Uint32()), byte(random.Uint32())})
+	}
+	member := func() netip.Addr { return memberOf(random.IntN(2000)) }
+	same := func() netip.Addr { return addr("10.1.2.3") }
+	type hard = struct {
+		filter *verdict.Filter
+		flows  []verdict.Flow
+	}
+	return map[string]hard{
+		"60 apart":    {verdict.Compile([]verdict.Group{apart}, nil), flows(anybody)},
+		"60 random":   {verdict.Compile([]verdict.Group{large(60, 7)}, nil), flows(anybody)},
+		"1000 random": {verdict.Compile([]verdict.Group{large(1000, 7)}, nil), flows(anybody)},
+		"1000 nested": {verdict.Compile([]verdict.Group{nested}, nil), flows(same)},
+		"1000 groups": {verdict.Compile([]verdict.Group{named}, all), flows(member)},
+	}
+}
+
+func memberOf(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(i % 3), byte(i >> 8), byte(i)})
 }
 
 func TestFilterAllocatesNothing(t *testing.T) {
-	f, flow := sixty()
-	if n := testing.AllocsPerRun(100, func() { f.Explain(flow) }); n != 0 {
-		t.Errorf("got %v allocations a flow, want 0", n)
+	for name, w := range worst() {
+		i := 0
+		if n := testing.AllocsPerRun(len(w.flows), func() { w.filter.Explain(w.flows[i%len(w.flows)]); i++ }); n != 0 {
+			t.Errorf("%s: got %v allocations a flow, want 0", name, n)
+		}
 	}
 }
 
-func BenchmarkVerdict60Rules(b *testing.B) {
-	f, flow := sixty()
-	b.ReportAllocs()
-	for b.Loop() {
-		f.Explain(flow)
+func BenchmarkVerdict(b *testing.B) {
+	for name, w := range worst() {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				w.filter.Explain(w.flows[i%len(w.flows)])
+			}
+		})
 	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	groups := []verdict.Group{large(1000, 7)}
+	b.Run("1000", func(b *testing.B) {
+		for b.Loop() {
+			verdict.Compile(groups, nil)
+		}
+	})
+	small := verdict.Compile([]verdict.Group{large(300, 7)}, nil)
+	b.Run("program 300", func(b *testing.B) {
+		for b.Loop() {
+			small.Program(verdict.TCP, 443)
+		}
+	})
 }
