@@ -42,7 +42,7 @@ func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
 	for _, z := range ep.Zones {
 		e.endpointsOf.add(z.LoadBalancer, id)
 		if tallies[z.Zone] = ep.tallies[z.Zone]; tallies[z.Zone] == nil {
-			tallies[z.Zone] = newTally(id, z.Zone)
+			tallies[z.Zone] = newTally(id, z.Zone, ep.Service)
 		}
 	}
 	for zone := range ep.tallies {

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/openprivatelink/openprivatelink/proxy/flowlog"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
@@ -37,7 +38,7 @@ type Local struct {
 	store        *store
 	forwarder    forwarder
 	board        *board
-	records      *records
+	records      *flowlog.Log
 	repairs      *repairs
 	checkSlots   chan struct{}
 
@@ -93,6 +94,11 @@ func New(cfg Config) (*Local, error) {
 	case err != nil:
 		return nil, err
 	}
+	records, err := openRecords(cfg)
+	if err != nil {
+		st.close()
+		return nil, err
+	}
 	e := &Local{
 		driver: cfg.Driver, installation: cfg.Installation, version: cfg.Version, log: log, now: cfg.Now, started: time.Now(),
 		store: st, forwarder: goroutines{}, repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce),
@@ -114,7 +120,7 @@ func New(cfg Config) (*Local, error) {
 	if e.now == nil {
 		e.now = time.Now
 	}
-	e.board, e.records = newBoard(e.started), newRecords(e.started)
+	e.board, e.records = newBoard(e.started), records
 	e.generation.Store(kept.Generation)
 	e.life, e.die = context.WithCancel(context.Background())
 
@@ -181,7 +187,7 @@ func (e *Local) Close() error {
 	e.checking.Wait()
 	e.commands.Wait()
 	e.store.close()
-	return nil
+	return e.records.Close()
 }
 
 // Status implements [Engine].

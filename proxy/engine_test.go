@@ -395,7 +395,7 @@ func TestSecurityGroupRefuses(t *testing.T) {
 		w.echoes(kept, "a changed rule keeps live flows")
 		w.resets(epH)
 		want := proxy.Record{
-			Endpoint: endpoint, Zone: zoneH, Address: netip.AddrPortFrom(epH, w.port), Action: proxy.ActionReject, Reason: proxy.ReasonGroup,
+			Protocol: verdict.TCP, Endpoint: endpoint, Zone: zoneH, Service: "epsrv-1", Address: netip.AddrPortFrom(epH, w.port), Action: proxy.ActionReject, Reason: proxy.ReasonGroup,
 			Verdict: verdict.Trace{Reason: verdict.ByRule, Group: firewall, Rule: "sgr-2"},
 		}
 		got := w.records(1)[0]
@@ -746,6 +746,9 @@ func TestRebuildFromDisk(t *testing.T) {
 	w.seen = proxy.Observations{}
 	w.since = since // as a control plane that did not notice
 	w.carrying(endpoint, true)
+	if r := w.records(1)[0]; r.Reason != proxy.ReasonShutdown || r.In == 0 {
+		t.Errorf("of the former engine: %+v", r)
+	}
 	w.echoes(w.mustDial(epH), "without the control plane")
 	w.carry(endpoint, false)
 	if err := second.Close(); err != nil {

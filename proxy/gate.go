@@ -41,13 +41,13 @@ type gate struct {
 // tally counts an endpoint's zone for as long as the engine knows it, over every
 // time that it carries. Without an endpoint nobody asks for it.
 type tally struct {
-	endpoint, zone                  string
+	endpoint, zone, service         string
 	active, flows, refused, in, out atomic.Int64
 	posted                          Counter // guarded by the engine
 }
 
-func newTally(endpoint, zone string) *tally {
-	t := &tally{endpoint: endpoint, zone: zone}
+func newTally(endpoint, zone, service string) *tally {
+	t := &tally{endpoint: endpoint, zone: zone, service: service}
 	t.posted = t.counter()
 	return t
 }
@@ -433,8 +433,8 @@ func (d *door) note(f *flow, trace verdict.Trace, server string) {
 		return
 	}
 	end := d.engine.now()
-	d.engine.records.add(Record{
-		Endpoint: d.tally.endpoint, Zone: d.tally.zone, Source: f.source, Address: d.at, Server: server,
+	d.engine.records.Add(&Record{
+		Protocol: verdict.TCP, Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: f.source, Address: d.at, Server: server,
 		Start: end.Add(-time.Since(f.start)), End: end,
 		In: f.in.Load(), Out: f.out.Load(), Action: action, Reason: f.ended(), Verdict: trace,
 	})

@@ -273,48 +273,15 @@ func TestBoardInBatches(t *testing.T) {
 	}
 }
 
-func TestRecords(t *testing.T) {
-	r := newRecords(time.Now())
-	if p := r.after(RecordQuery{}); len(p.Records) != 0 || p.Lost {
-		t.Errorf("empty: %+v", p)
-	}
-	for i := range recordsKept + 50 {
-		r.add(Record{Endpoint: fmt.Sprint("ep-", i%2), In: int64(i)})
-	}
-	p := r.after(RecordQuery{})
-	if len(p.Records) != recordsLimit || p.Records[0].In != 50 || p.Lost {
-		t.Errorf("the oldest: %d records from %+v, lost %v", len(p.Records), p.Records[0], p.Lost)
-	}
-	first := p.Records[0].Seq
-	n, last := 0, int64(48)
-	for q := (RecordQuery{Limit: 999, Endpoint: "ep-0"}); ; {
-		p := r.after(q)
-		for _, rec := range p.Records {
-			if rec.In != last+2 {
-				t.Fatalf("record %d after %d", rec.In, last)
-			}
-			last = rec.In
-			n++
-		}
-		if len(p.Records) == 0 {
-			break
-		}
-		q.After = p.Next
-	}
-	if n != recordsKept/2 {
-		t.Errorf("%d records of one endpoint, want %d", n, recordsKept/2)
-	}
-	for after, lost := range map[uint64]bool{first - 1: false, first - 2: true, 1: true, first + 10*recordsKept: false} {
-		if p := r.after(RecordQuery{After: after}); p.Lost != lost || len(p.Records) == 0 || p.Records[0].In != 50 {
-			t.Errorf("after %d: lost %v, want %v; %+v", int64(after-first), p.Lost, lost, p.Records[:1])
-		}
-	}
-}
-
 // A listener that fails for a moment is used again; the door outlives the fault.
 func TestAcceptGoesOn(t *testing.T) {
 	ln := &moody{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
-	e := &Local{log: slog.New(slog.DiscardHandler), life: t.Context(), forwarder: goroutines{}, now: time.Now, records: newRecords(time.Now())}
+	records, err := openRecords(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer records.Close()
+	e := &Local{log: slog.New(slog.DiscardHandler), life: t.Context(), forwarder: goroutines{}, now: time.Now, records: records}
 	d := &door{engine: e, tally: new(tally), ln: ln, closed: make(chan struct{}), done: make(chan struct{})}
 	d.gate.Store(&gate{pool: new(pool), idle: time.Minute})
 	go d.accept()

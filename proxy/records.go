@@ -2,68 +2,22 @@ package proxy
 
 import (
 	"context"
-	"sync"
-	"time"
+	"path/filepath"
+
+	"github.com/openprivatelink/openprivatelink/proxy/flowlog"
 )
 
-const (
-	recordsKept  = 20_000 // in memory
-	recordsLimit = 100    // in an answer, when the query sets none
-	recordsMost  = 5_000  // in any answer
-)
+const flowsDir = "flows" // below the engine's directory
 
-// records keeps the newest flow records.
-type records struct {
-	mu     sync.Mutex
-	next   uint64 // number of the next record
-	ring   []Record
-	oldest int // index in ring, once that is full
-}
-
-// newRecords starts to count at start, so that cursors of a former engine are old
-// to this one.
-func newRecords(start time.Time) *records {
-	return &records{next: uint64(start.UnixMicro())}
-}
-
-func (r *records) add(rec Record) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	rec.Seq = r.next
-	r.next++
-	if len(r.ring) < recordsKept {
-		r.ring = append(r.ring, rec)
-		return
+func openRecords(cfg Config) (*flowlog.Log, error) {
+	dir := cfg.Dir
+	if dir != "" {
+		dir = filepath.Join(dir, flowsDir)
 	}
-	r.ring[r.oldest] = rec
-	r.oldest = (r.oldest + 1) % recordsKept
+	return flowlog.Open(flowlog.Config{Dir: dir, Log: cfg.Log, Now: cfg.Now})
 }
 
 // Records implements [Engine].
-func (e *Local) Records(_ context.Context, q RecordQuery) (Records, error) {
-	return e.records.after(q), nil
-}
-
-func (r *records) after(q RecordQuery) Records {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	limit := min(q.Limit, recordsMost)
-	if limit <= 0 {
-		limit = recordsLimit
-	}
-	first := r.next - uint64(len(r.ring)) // number of the oldest
-	from := q.After + 1
-	if q.After == 0 || q.After >= r.next { // from the beginning, or of a clock that was ahead
-		from = first
-	}
-	page := Records{Lost: from < first}
-	from = max(from, first)
-	for ; from < r.next && len(page.Records) < limit; from++ {
-		rec := r.ring[(r.oldest+int(from-first))%len(r.ring)]
-		if q.Endpoint == "" || rec.Endpoint == q.Endpoint {
-			page.Records = append(page.Records, rec)
-		}
-	}
-	page.Next = from - 1
-	return page
+func (e *Local) Records(ctx context.Context, q RecordQuery) (Records, error) {
+	return e.records.Read(ctx, q)
 }

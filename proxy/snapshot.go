@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/openprivatelink/openprivatelink/proxy/flowlog"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
@@ -33,8 +34,7 @@ type Engine interface {
 	Observe(ctx context.Context, since uint64) (Observations, error)
 	// Probe tries to reach a target from inside an attachment.
 	Probe(ctx context.Context, r ProbeRequest) (ProbeResult, error)
-	// Records returns finished and refused flows after cursor, oldest first, at
-	// most limit (0 means 100). A cursor of 0 begins with the oldest that is kept.
+	// Records returns a page of the flow records that are kept.
 	Records(ctx context.Context, q RecordQuery) (Records, error)
 }
 
@@ -339,24 +339,17 @@ type ProbeResult struct {
 	Output  string        `json:"output,omitempty"`  // what it printed, at most 8 KiB
 }
 
-// RecordQuery selects flow records.
-type RecordQuery struct {
-	After    uint64 `json:"after"`
-	Limit    int    `json:"limit"`
-	Endpoint string `json:"endpoint,omitempty"` // empty: of all
-}
-
-// Records is a page of flow records.
-type Records struct {
-	Next    uint64   `json:"next"`
-	Lost    bool     `json:"lost"` // some after the cursor are no longer kept
-	Records []Record `json:"records,omitempty"`
-}
+// What flow records are made of.
+type (
+	RecordQuery = flowlog.Query
+	Records     = flowlog.Page
+	Record      = flowlog.Record
+)
 
 // Actions of a Record.
 const (
-	ActionAccept = "ACCEPT" // bytes could pass
-	ActionReject = "REJECT" // the consumer was reset before any byte passed
+	ActionAccept = flowlog.Accept
+	ActionReject = flowlog.Reject
 )
 
 // Reasons of a Record: why the flow ended, or why it was refused.
@@ -373,20 +366,3 @@ const (
 	ReasonNoServer  = "no_server" // refused: no server may take it
 	ReasonConnect   = "connect"   // refused: no server could be reached
 )
-
-// Record is one flow that ended or was refused.
-type Record struct {
-	Seq      uint64         `json:"seq"`
-	Endpoint string         `json:"endpoint"`
-	Zone     string         `json:"zone"`
-	Source   netip.AddrPort `json:"source"`
-	Address  netip.AddrPort `json:"address"` // the endpoint's
-	Server   string         `json:"server,omitempty"`
-	Start    time.Time      `json:"start"`
-	End      time.Time      `json:"end"`
-	In       int64          `json:"in"`
-	Out      int64          `json:"out"`
-	Action   string         `json:"action"`
-	Reason   string         `json:"reason"`
-	Verdict  verdict.Trace  `json:"verdict"`
-}
