@@ -135,7 +135,7 @@ func seedProvider(ctx context.Context, s *domain.Scope) (*domain.Service, error)
 		if err != nil {
 			return nil, err
 		}
-		servers = append(servers, domain.ServerInput{AttachmentID: a.ID, Port: 80, Weight: 100})
+		servers = append(servers, domain.ServerInput{AttachmentID: a.ID, Port: 80})
 	}
 	lb, err := s.CreateLoadBalancer(ctx, domain.LoadBalancerInput{
 		Name: "nlb-pay", VPCID: v.ID,

@@ -201,6 +201,9 @@ func restoreTable(db *gorm.DB, t reflect.Type, dec *json.Decoder) error {
 		rows := reflect.New(reflect.SliceOf(t))
 		for rows.Elem().Len() < restoreBatch && dec.More() {
 			row := reflect.New(t)
+			if r, ok := reflect.TypeAssert[interface{ usual() }](row); ok {
+				r.usual()
+			}
 			if err := dec.Decode(row.Interface()); err != nil {
 				return err
 			}

@@ -21,9 +21,9 @@ type Offering struct {
 	Type         string // TypeNLB
 	RegionID     string
 	Zones        []string // that it has a load balancer in
-	Ports        []int    // that it listens at
-	AutoAccept   bool     // a request of this account is accepted at once
-	MyEndpoints  int      // that this account has to it
+	Openings     []Opening
+	AutoAccept   bool // a request of this account is accepted at once
+	MyEndpoints  int  // that this account has to it
 }
 
 // offers are the entries of whitelists for an account and those for everyone, each
@@ -87,7 +87,7 @@ func (s *Scope) offerings(db *gorm.DB, of []offer) (map[string]Offering, error) 
 		out[svc.ID] = Offering{
 			ServiceID: svc.ID, ServiceName: svc.ServiceName(), Name: svc.Name, Description: svc.Description, ProviderID: svc.AccountID,
 			ProviderName: providers[svc.AccountID], Type: svc.ResourceType, RegionID: svc.RegionID,
-			Zones: each(f.zones(svc.ID), func(h ZoneHealth) string { return h.ZoneID }), Ports: f.ports(svc.ID),
+			Zones: each(f.zones(svc.ID), func(h ZoneHealth) string { return h.ZoneID }), Openings: f.openings(svc.ID),
 			AutoAccept: svc.AutoAccept, MyEndpoints: mine[svc.ID],
 		}
 	}

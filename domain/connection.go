@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -601,12 +600,12 @@ func listed(words []string) string {
 
 func checkListeners(d *ConnectionDetail, f *fronts) Check {
 	c := Check{ID: "listeners", Title: "Your load balancers listen", State: CheckOK}
-	ports := each(f.ports(d.ServiceID), strconv.Itoa)
-	if len(ports) == 0 {
+	openings := each(f.openings(d.ServiceID), Opening.String)
+	if len(openings) == 0 {
 		c.State, c.Detail = CheckBad, "None of them has a listener."
 		return c
 	}
-	c.Value = "TCP " + strings.Join(ports, ", ")
+	c.Value = strings.Join(openings, ", ")
 	var deaf []string
 	for _, z := range d.ZoneStates {
 		if len(f.listeners[z.LoadBalancerID]) == 0 {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -136,7 +135,7 @@ type EndpointDetail struct {
 	EndpointSummary
 	VPC      VPC
 	Groups   []SecurityGroup
-	Ports    []int             // that the service listens at
+	Openings []Opening         // of the service
 	Health   map[string]string // by zone: the state of the service's targets there, see [ZoneHealth.State]
 	Sources  []Attachment      // of the VPC, that a test can run in
 	History  []AuditEvent      // newest first
@@ -270,7 +269,7 @@ func (t *tx) addZones(l *link, v *VPC, in []EndpointZoneInput) error {
 
 func (t *tx) addZone(l *link, v *VPC, in EndpointZoneInput, resources []ServiceResource) (EndpointZone, error) {
 	others := each(l.Zones, func(z EndpointZone) LoadBalancerZone { return LoadBalancerZone{ZoneID: z.ZoneID} })
-	p, err := t.place(v, LBZoneInput(in), others, KindEndpoint, l.ID)
+	p, err := t.place(v, LBZoneInput{ZoneID: in.ZoneID, VSwitchID: in.VSwitchID, Address: in.Address}, others, KindEndpoint, l.ID)
 	if err != nil {
 		return EndpointZone{}, err
 	}
@@ -346,8 +345,8 @@ func (t *tx) suggestedGroup(l *link, v *VPC) (string, error) {
 		return "", err
 	}
 	in := GroupInput{VPCID: v.ID, Name: cut("to-"+l.label, 128), Description: "Who may reach endpoint " + l.Name}
-	for _, port := range f.ports(l.ServiceID) {
-		in.Rules = append(in.Rules, RuleInput{Direction: "ingress", Priority: 1, Policy: "accept", Protocol: "tcp", Ports: strconv.Itoa(port), Peer: v.CIDR})
+	for _, o := range f.openings(l.ServiceID) {
+		in.Rules = append(in.Rules, RuleInput{Direction: Ingress, Priority: 1, Policy: PolicyAccept, Protocol: o.Protocol, Ports: formatPorts(o.From, o.To), Peer: v.CIDR})
 	}
 	g, err := t.addGroup(in)
 	if err != nil {
@@ -473,7 +472,7 @@ func (s *Scope) Endpoint(ctx context.Context, id string) (*EndpointDetail, error
 	if err != nil {
 		return nil, err
 	}
-	d.Ports = f.ports(e.ServiceID)
+	d.Openings = f.openings(e.ServiceID)
 	for _, h := range f.zones(e.ServiceID) {
 		d.Health[h.ZoneID] = h.State()
 	}
@@ -668,11 +667,11 @@ func (s *Scope) TestEndpoint(ctx context.Context, id string, in TestInput) (*Tes
 		return nil, err
 	}
 	port := in.Port
-	if port == 0 && len(d.Ports) > 0 {
-		port = d.Ports[0]
+	if i := slices.IndexFunc(d.Openings, func(o Opening) bool { return o.Protocol == ProtocolTCP }); port == 0 && i >= 0 {
+		port = d.Openings[i].From
 	}
-	if !slices.Contains(d.Ports, port) {
-		return nil, invalid("port", "port_not_found", "The service does not listen at port %d.", port)
+	if !slices.ContainsFunc(d.Openings, func(o Opening) bool { return o.has(ProtocolTCP, port) }) {
+		return nil, invalid("port", "port_not_found", "The service does not listen at TCP port %d.", port)
 	}
 	r.ZoneID, r.Address = zone.ZoneID, netip.AddrPortFrom(netip.MustParseAddr(zone.Address), uint16(port))
 	err = s.write(ctx, WriteConsume, func(t *tx) error {

@@ -34,8 +34,14 @@ type EngineAttachment struct {
 // EngineLoadBalancer is a load balancer with its zones and listeners.
 type EngineLoadBalancer struct {
 	LoadBalancer
-	Zones     []LoadBalancerZone
+	Zones     []EngineLBZone
 	Listeners []Listener
+}
+
+// EngineLBZone is a load balancer's presence in a zone, with its further addresses.
+type EngineLBZone struct {
+	LoadBalancerZone
+	Local []string
 }
 
 // EngineServerGroup is a server group with its targets.
@@ -47,7 +53,7 @@ type EngineServerGroup struct {
 // EngineServer is a target and where it is.
 type EngineServer struct {
 	Server
-	Target string // address
+	Target string // address, "" for a DNS name
 	Host   bool   // of the host, not of the VPC
 }
 
@@ -240,7 +246,13 @@ func (y *System) EngineLoadBalancers(ctx context.Context, ids []string) ([]Engin
 	if err != nil {
 		return nil, fmt.Errorf("read listeners: %w", err)
 	}
-	zonesOf := groupRows(zones, func(z LoadBalancerZone) string { return z.LoadBalancerID })
+	local, err := localAddresses(db, zones)
+	if err != nil {
+		return nil, err
+	}
+	zonesOf := groupRows(each(zones, func(z LoadBalancerZone) EngineLBZone {
+		return EngineLBZone{LoadBalancerZone: z, Local: local[place{z.LoadBalancerID, z.ZoneID}]}
+	}), func(z EngineLBZone) string { return z.LoadBalancerID })
 	listenersOf := groupRows(listeners, func(l Listener) string { return l.LoadBalancerID })
 	return each(balancers, func(b LoadBalancer) EngineLoadBalancer {
 		return EngineLoadBalancer{LoadBalancer: b, Zones: zonesOf[b.ID], Listeners: listenersOf[b.ID]}
@@ -258,13 +270,7 @@ func (y *System) EngineServerGroups(ctx context.Context, ids []string) ([]Engine
 	if err != nil {
 		return nil, fmt.Errorf("read targets: %w", err)
 	}
-	attached := []string{}
-	for _, srv := range servers {
-		if srv.AttachmentID != "" {
-			attached = append(attached, srv.AttachmentID)
-		}
-	}
-	where, err := attachmentTargets(db, attached)
+	where, err := readTargets(db, servers)
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,11 @@ func init() {
 		}))(t)
 		f.id["endpoint"] = ep.ID
 		f.strangers = must(f.Stranger.CreateService(ctx, domain.ServiceInput{RegionID: domaintest.Region}))(t).ID
+		v := ownVPC(ctx, f.Stranger)
+		theirs := must(f.Stranger.CreateLoadBalancer(ctx, domain.LoadBalancerInput{
+			VPCID: v.ID, Zones: []domain.LBZoneInput{{VSwitchID: v.VSwitches[0].ID}}, Listeners: []domain.ListenerInput{{Port: 443}},
+		}))(t)
+		f.listener = must(f.Stranger.LoadBalancer(ctx, theirs.ID))(t).Listeners[0].ID
 	}, map[string]trial{
 		"LoadBalancers": lists(domain.ReadNetwork, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) {
 			return s.LoadBalancers(ctx, first)
@@ -100,12 +105,47 @@ func init() {
 		"UpdateListener": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			return s.UpdateListener(ctx, f.id["listener"], domain.ListenerUpdate{Port: new(80)})
 		}),
+		"UpdateListener/group": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			return s.UpdateListener(ctx, f.listener, domain.ListenerUpdate{ServerGroupID: new(f.id["server group"])})
+		}),
 		"DeleteListener": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			return s.DeleteListener(ctx, f.id["listener"])
 		}),
 		"AddServer": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			_, err := s.AddServer(ctx, f.id["server group"], domain.ServerInput{Address: "10.0.1.77", Port: 80})
 			return err
+		}),
+		"AddLoadBalancerZone": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			return s.AddLoadBalancerZone(ctx, f.id["load balancer"], domain.LBZoneInput{VSwitchID: ownVPC(ctx, s).VSwitches[0].ID}, 0)
+		}),
+		"UpdateLoadBalancerZone": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			return s.UpdateLoadBalancerZone(ctx, f.id["load balancer"], domaintest.ZoneH, 2, 0)
+		}),
+		"RemoveLoadBalancerZone": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			return s.RemoveLoadBalancerZone(ctx, f.id["load balancer"], domaintest.ZoneH, 0)
+		}),
+		"ServerGroups": lists(domain.ReadNetwork, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) {
+			return s.ServerGroups(ctx, first)
+		}, "server group"),
+		"ServerGroups/filter": lists(domain.ReadNetwork, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.ServerGroups(ctx, domain.Query{Limit: 10, Filter: map[string][]string{"vpc": {f.id["VPC"]}, "type": {domain.TypeNLB}}})
+		}, "server group"),
+		"ServerGroup": shows(domain.ReadNetwork, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.ServerGroup(ctx, f.id["server group"])
+		}),
+		"CreateServerGroup": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.CreateServerGroup(ctx, domain.ServerGroupInput{VPCID: f.id["VPC"]})
+			return err
+		}),
+		"CreateServerGroup/target": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.CreateServerGroup(ctx, domain.ServerGroupInput{VPCID: ownVPC(ctx, s).ID, Servers: []domain.ServerInput{{AttachmentID: f.id["attachment"], Port: 443}}})
+			return err
+		}),
+		"UpdateServerGroup": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			return s.UpdateServerGroup(ctx, f.id["server group"], domain.ServerGroupUpdate{Drain: new(10)})
+		}),
+		"DeleteServerGroup": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			return s.DeleteServerGroup(ctx, f.id["server group"])
 		}),
 		"UpdateServer": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			return s.UpdateServer(ctx, f.id["server"], 0)

@@ -44,7 +44,7 @@ func TestCreateLoadBalancer(t *testing.T) {
 		{"idle time-out", func(in *domain.LoadBalancerInput) { in.Listeners[0].IdleTimeout = 9 }, "listeners.0.idle_timeout: out_of_range"},
 		{"health check", func(in *domain.LoadBalancerInput) {
 			in.Listeners[0].Health = domain.HealthInput{Port: -1, Interval: 51, Timeout: 301, HealthyThreshold: 1, UnhealthyThreshold: 11}
-		}, "listeners.0.health.port: out_of_range, listeners.0.health.interval: out_of_range, listeners.0.health.timeout: out_of_range, listeners.0.health.healthy_threshold: out_of_range, listeners.0.health.unhealthy_threshold: out_of_range"},
+		}, "listeners.0.health.port: out_of_range, listeners.0.health.timeout: out_of_range, listeners.0.health.interval: out_of_range, listeners.0.health.healthy_threshold: out_of_range, listeners.0.health.unhealthy_threshold: out_of_range"},
 		{"a target", func(in *domain.LoadBalancerInput) { in.Listeners[0].Servers[0].Port = 0 }, "listeners.0.servers.0.port: invalid_port"},
 		{"a target twice", func(in *domain.LoadBalancerInput) {
 			in.Listeners[0].Servers = append(in.Listeners[0].Servers, in.Listeners[0].Servers[0])
@@ -138,7 +138,7 @@ func TestTargets(t *testing.T) {
 		{domain.ServerInput{Address: "::ffff:127.0.0.1", Port: 80}, "address: invalid_address"},
 		{domain.ServerInput{Address: "web-1", Port: 80}, "address: invalid_address"},
 		{domain.ServerInput{Port: 80}, "address: invalid_address"},
-		{domain.ServerInput{Address: "10.0.2.9", Port: 82, Weight: 101}, "weight: out_of_range"},
+		{domain.ServerInput{Address: "10.0.2.9", Port: 82, Weight: new(101)}, "weight: out_of_range"},
 	}
 	for _, tt := range tests {
 		before := dump(t, c.Store)
@@ -214,7 +214,8 @@ func TestListeners(t *testing.T) {
 	if got := faults(p.UpdateServer(ctx, l.Servers[0].ID, 101)); got != "weight: out_of_range" {
 		t.Errorf("weight 101: %s", got)
 	}
-	check(t, p.UpdateListener(ctx, l.ID, domain.ListenerUpdate{Port: new(8080), IdleTimeout: new(60), Health: &domain.HealthInput{Interval: 1, Timeout: 1}}))
+	check(t, p.UpdateListener(ctx, l.ID, domain.ListenerUpdate{Port: new(8080), IdleTimeout: new(60)}))
+	check(t, p.UpdateServerGroup(ctx, l.ServerGroupID, domain.ServerGroupUpdate{Health: &domain.HealthInput{Interval: 1, Timeout: 1}}))
 	d := must(p.LoadBalancer(ctx, one.ID))(t)
 	if got := d.Listeners[0]; got.Port != 8080 || got.IdleTimeout != 60 || got.Group.HealthInterval != 1 || got.Group.HealthTimeout != 1 {
 		t.Errorf("updated to %+v", got)
@@ -284,7 +285,7 @@ func TestZoneHealth(t *testing.T) {
 	if sum := must(p.LoadBalancers(ctx, domain.Query{}))(t).Items[0]; sum.Healthy != 2 || sum.Total != 3 || sum.Services != 1 || sum.Listeners[0] != "TCP 443" || len(sum.Zones) != 2 {
 		t.Errorf("in the list: %+v", sum)
 	}
-	check(t, p.UpdateListener(ctx, must(p.LoadBalancer(ctx, m.balancer.ID))(t).Listeners[0].ID, domain.ListenerUpdate{Health: &domain.HealthInput{Disabled: true}}))
+	check(t, p.UpdateServerGroup(ctx, servers[0].ServerGroupID, domain.ServerGroupUpdate{Health: &domain.HealthInput{Disabled: true}}))
 	check(t, p.UpdateServer(ctx, servers[0].ID, 100))
 	report(0, domain.HealthUnhealthy)
 	state("2/2 healthy", "2/2 healthy") // not checked
@@ -324,4 +325,99 @@ func TestPublishHost(t *testing.T) {
 	}
 	_, err = c.Stranger.PublishHost(ctx, domain.PublishInput{Target: "127.0.0.1:5432"})
 	fails(t, err, domain.Conflict, "no_vpc")
+}
+
+// TestBalancerZones adds zones and takes them away, with the addresses.
+func TestBalancerZones(t *testing.T) {
+	m := newMarket(t)
+	ctx, p := t.Context(), m.Provider
+	lb := must(p.CreateLoadBalancer(ctx, domain.LoadBalancerInput{Name: "zonal", VPCID: m.vpc.ID, CPS: 1000, Zones: []domain.LBZoneInput{{VSwitchID: m.h.ID, Local: 2}}}))(t)
+	zones := func() string {
+		t.Helper()
+		var out []string
+		for _, z := range must(p.LoadBalancer(ctx, lb.ID))(t).Zones {
+			out = append(out, fmt.Sprint(z.Address, z.Local))
+		}
+		return strings.Join(out, " ")
+	}
+	expect := func(want string) {
+		t.Helper()
+		if got := zones(); got != want {
+			t.Errorf("zones %s, want %s", got, want)
+		}
+	}
+	expect("10.0.1.2[10.0.1.3 10.0.1.4]")
+	for _, n := range []int{-2, 1, 10} {
+		if got := faults(p.UpdateLoadBalancerZone(ctx, lb.ID, domaintest.ZoneH, n, 0)); got != "local: invalid_local" {
+			t.Errorf("%d further addresses: %q", n, got)
+		}
+	}
+	check(t, p.UpdateLoadBalancerZone(ctx, lb.ID, domaintest.ZoneH, 4, 1))
+	expect("10.0.1.2[10.0.1.3 10.0.1.4 10.0.1.5 10.0.1.6]")
+	check(t, p.UpdateLoadBalancerZone(ctx, lb.ID, domaintest.ZoneH, 0, 2))
+	expect("10.0.1.2[]")
+	fails(t, p.RemoveLoadBalancerZone(ctx, lb.ID, domaintest.ZoneH, 0), domain.Conflict, "last_zone")
+	if got := faults(p.AddLoadBalancerZone(ctx, lb.ID, domain.LBZoneInput{VSwitchID: m.h.ID}, 0)); got != "zone_id: zone_twice" {
+		t.Errorf("the same zone again: %q", got)
+	}
+	fails(t, p.AddLoadBalancerZone(ctx, lb.ID, domain.LBZoneInput{VSwitchID: m.i.ID}, 1), domain.Conflict, "load_balancer_changed")
+	check(t, p.AddLoadBalancerZone(ctx, lb.ID, domain.LBZoneInput{VSwitchID: m.i.ID, Local: 2}, 3))
+	expect("10.0.1.2[] 10.0.2.2[10.0.2.3 10.0.2.4]")
+	told := must(m.Store.System().EngineLoadBalancers(ctx, []string{lb.ID}))(t)
+	if got := told[0].Zones[1].Local; strings.Join(got, " ") != "10.0.2.3 10.0.2.4" || told[0].CPS != 1000 {
+		t.Errorf("the engine is told %+v", told)
+	}
+	check(t, p.RemoveLoadBalancerZone(ctx, lb.ID, domaintest.ZoneI, 0))
+	expect("10.0.1.2[]")
+	if got := must(p.FreeAddress(ctx, m.i.ID))(t); got != "10.0.2.2" {
+		t.Errorf("next free address %s", got)
+	}
+
+	// What endpoints are connected through stays.
+	m.ask(t, "to-orders", m.sh)
+	err := p.RemoveLoadBalancerZone(ctx, m.balancer.ID, domaintest.ZoneH, 0)
+	if fails(t, err, domain.Conflict, "load_balancer_in_use"); !strings.Contains(err.Error(), m.service.ID) {
+		t.Errorf("%v does not name the service", err)
+	}
+	check(t, p.RemoveResource(ctx, m.service.ID, m.balancer.ID, domaintest.ZoneI))
+	check(t, p.RemoveLoadBalancerZone(ctx, m.balancer.ID, domaintest.ZoneI, 0))
+}
+
+// TestClassicBalancer is a load balancer with less to choose.
+func TestClassicBalancer(t *testing.T) {
+	m := newMarket(t)
+	ctx, p := t.Context(), m.Provider
+	zones := []domain.LBZoneInput{{VSwitchID: m.h.ID}, {VSwitchID: m.i.ID}}
+	lb := must(p.CreateLoadBalancer(ctx, domain.LoadBalancerInput{Name: "classic", VPCID: m.vpc.ID, Type: domain.TypeCLB, Zones: zones}))(t)
+	if !lb.CrossZone || !strings.HasPrefix(lb.ID, "lb-") {
+		t.Errorf("made %+v", lb)
+	}
+	_, err := p.CreateLoadBalancer(ctx, domain.LoadBalancerInput{VPCID: m.vpc.ID, Type: "alb", Zones: zones})
+	if got := faults(err); got != "type: invalid_type" {
+		t.Errorf("an unknown type: %q", got)
+	}
+	if got := faults(p.UpdateLoadBalancer(ctx, lb.ID, domain.LoadBalancerUpdate{CrossZone: new(false)})); got != "cross_zone: nlb_only" {
+		t.Errorf("zones apart: %q", got)
+	}
+	if got := faults(p.UpdateLoadBalancer(ctx, lb.ID, domain.LoadBalancerUpdate{CPS: new(1_000_001)})); got != "cps: out_of_range" {
+		t.Errorf("too many new flows: %q", got)
+	}
+	fails(t, p.AddLoadBalancerZone(ctx, lb.ID, domain.LBZoneInput{VSwitchID: m.i.ID}, 0), domain.Limit, "zones_of_load_balancer")
+	_, err = p.CreateService(ctx, domain.ServiceInput{LoadBalancerIDs: []string{m.balancer.ID, lb.ID}})
+	if got := faults(err); got != "load_balancer_ids: types_differ" {
+		t.Errorf("both in one service: %q", got)
+	}
+	if got := faults(p.AddResource(ctx, m.service.ID, domain.ResourceInput{LoadBalancerID: lb.ID})); got != "load_balancer_id: types_differ" {
+		t.Errorf("added to a service of an NLB: %q", got)
+	}
+	svc := must(p.CreateService(ctx, domain.ServiceInput{LoadBalancerIDs: []string{lb.ID}}))(t)
+	if svc.ResourceType != domain.TypeCLB {
+		t.Errorf("the service is of type %s", svc.ResourceType)
+	}
+	empty := must(p.CreateService(ctx, domain.ServiceInput{RegionID: domaintest.Region, ResourceType: domain.TypeCLB}))(t)
+	check(t, p.AddResource(ctx, empty.ID, domain.ResourceInput{LoadBalancerID: lb.ID}))
+	_, err = p.CreateService(ctx, domain.ServiceInput{RegionID: domaintest.Region, ResourceType: "alb"})
+	if got := faults(err); got != "resource_type: invalid_type" {
+		t.Errorf("a service of an unknown type: %q", got)
+	}
 }

@@ -34,6 +34,7 @@ var limits = []limit{
 	{"attachments_per_vpc", "attachments in a VPC", 200, most("vpcs", "attachments", "vpc_id")},
 	{"load_balancers", "load balancers", 50, "SELECT count(*) FROM load_balancers WHERE account_id = ?"},
 	{"listeners_per_balancer", "listeners of a load balancer", 50, most("load_balancers", "listeners", "load_balancer_id")},
+	{"server_groups", "server groups", 500, "SELECT count(*) FROM server_groups WHERE account_id = ?"},
 	{"servers_per_group", "targets in a server group", 200, most("server_groups", "servers", "server_group_id")},
 	{"services", "endpoint services", 200, "SELECT count(*) FROM services WHERE account_id = ?"},
 	{"resources_per_service", "resources of an endpoint service", 500, most("services", "service_resources", "service_id")},

@@ -71,7 +71,7 @@ func TestQuotasCount(t *testing.T) {
 	want := map[string][2]int{ // used, limit
 		"vpcs": {2, 50}, "vswitches_per_vpc": {3, 50}, "security_groups": {2, 100}, "rules_per_group": {3, 200},
 		"groups_per_attachment": {1, 5}, "attachments_per_vpc": {3, 200}, "load_balancers": {2, 50}, "listeners_per_balancer": {3, 50},
-		"servers_per_group": {3, 200}, "services": {2, 7}, "resources_per_service": {3, 500}, "whitelist_per_service": {3, 1000},
+		"server_groups": {2, 500}, "servers_per_group": {3, 200}, "services": {2, 7}, "resources_per_service": {3, 500}, "whitelist_per_service": {3, 1000},
 		"endpoints_per_vpc": {3, 1000}, "routes_per_table": {3, 200},
 	}
 	uses, err := w.Provider.Quotas(ctx)

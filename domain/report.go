@@ -320,8 +320,8 @@ func (y *System) reportServers(ctx context.Context, reports []ServerReport) erro
 	})
 }
 
-// leadTo returns the services that lead to server groups, and tells who shows them
-// and the load balancers between.
+// leadTo returns the services that lead to server groups, and tells who shows them,
+// the groups and the load balancers between.
 func (t *tx) leadTo(groups []string) ([]string, error) {
 	var balancers []LoadBalancer
 	err := t.Select("id", "account_id").Where("id IN (?)", t.Model(&Listener{}).Select("load_balancer_id").Where("server_group_id IN ?", groups)).
@@ -331,6 +331,13 @@ func (t *tx) leadTo(groups []string) ([]string, error) {
 	}
 	for _, lb := range balancers {
 		t.touched(lb.AccountID, KindLoadBalancer, lb.ID)
+	}
+	var owned []ServerGroup
+	if err := t.Select("id", "account_id").Where("id IN ?", groups).Order("id").Find(&owned).Error; err != nil {
+		return nil, fmt.Errorf("find server groups: %w", err)
+	}
+	for _, g := range owned {
+		t.touched(g.AccountID, KindServerGroup, g.ID)
 	}
 	return t.servicesTouched(each(balancers, func(lb LoadBalancer) string { return lb.ID })...)
 }

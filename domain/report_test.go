@@ -171,7 +171,8 @@ func TestServiceZoneTrail(t *testing.T) {
 			}
 		}
 	}
-	want := slices.Repeat([]string{"load_balancer " + m.balancer.ID, "service " + m.service.ID}, 4)
+	group := must(m.Provider.LoadBalancer(ctx, m.balancer.ID))(t).Listeners[0].Group.ID
+	want := slices.Repeat([]string{"load_balancer " + m.balancer.ID, "server_group " + group, "service " + m.service.ID}, 4)
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Errorf("the consoles are told of:\n%s", diff)
 	}
@@ -267,7 +268,7 @@ func TestEngineReads(t *testing.T) {
 	db := m.hostService(t, "database", 5432)
 	lb := must(m.Provider.LoadBalancer(ctx, m.balancer.ID))(t)
 	must(m.Provider.AddServer(ctx, lb.Listeners[0].ServerGroupID, domain.ServerInput{AttachmentID: db.ID}))(t)
-	must(m.Provider.AddServer(ctx, lb.Listeners[0].ServerGroupID, domain.ServerInput{Address: "10.0.2.99", Port: 9000, Weight: 7}))(t)
+	must(m.Provider.AddServer(ctx, lb.Listeners[0].ServerGroupID, domain.ServerInput{Address: "10.0.2.99", Port: 9000, Weight: new(7)}))(t)
 	client := must(m.Consumer.CreateAttachment(ctx, domain.AttachmentInput{
 		VPCID: m.shop.ID, VSwitchID: m.sh.ID, Kind: domain.AttachManaged, Address: "10.0.1.10", GroupIDs: []string{m.group.ID},
 	}))(t)

@@ -25,6 +25,7 @@ type fixture struct {
 	id        map[string]string // what the provider has: a word of the tests to an id
 	guest     string            // name of a user who is in no account
 	strangers string            // id of a service of the stranger
+	listener  string            // and of a listener
 }
 
 // trial calls a method of a scope with the fixture's ids.

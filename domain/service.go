@@ -34,7 +34,7 @@ type Service struct {
 	Name          string // for people; consumers use ServiceName
 	Description   string
 	Status        ServiceStatus
-	ResourceType  string // TypeNLB
+	ResourceType  string // TypeNLB or TypeCLB: of all its load balancers
 	AutoAccept    bool   // accept every whitelisted account without asking
 	Bandwidth     int    // Mbit/s a connection gets by default; 0: no limit
 	ZoneAffinity  bool
@@ -74,6 +74,7 @@ type ServiceInput struct {
 	Description     string
 	LoadBalancerIDs []string // each in all its zones; up to 10
 	RegionID        string   // needed only without load balancers
+	ResourceType    string   // likewise; "" is TypeNLB
 	Accounts        string   // to whitelist, as [Scope.AddToWhitelist] takes them
 	AutoAccept      bool
 	Bandwidth       int // Mbit/s, 100 to 50000; 0: no limit
@@ -195,15 +196,17 @@ func (f *fronts) zones(service string) []ZoneHealth {
 	return out
 }
 
-// ports returns the ports that a service can be reached at, in order.
-func (f *fronts) ports(service string) []int {
-	var out []int
+// openings are what a service can be reached at, in order.
+func (f *fronts) openings(service string) []Opening {
+	var out []Opening
 	for _, r := range f.resources {
 		if r.ServiceID == service {
-			out = append(out, each(f.listeners[r.LoadBalancerID], func(l Listener) int { return l.Port })...)
+			out = append(out, each(f.listeners[r.LoadBalancerID], Listener.Opening)...)
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b Opening) int {
+		return cmp.Or(strings.Compare(a.Protocol, b.Protocol), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
+	})
 	return slices.Compact(out)
 }
 
@@ -285,7 +288,7 @@ func (s *Scope) Service(ctx context.Context, id string) (*ServiceDetail, error) 
 	}
 	for _, id := range balancers {
 		for _, l := range f.listeners[id] {
-			if label := l.label(); !slices.Contains(d.Listeners, label) {
+			if label := l.Opening().String(); !slices.Contains(d.Listeners, label) {
 				d.Listeners = append(d.Listeners, label)
 			}
 		}
@@ -336,16 +339,20 @@ func (t *tx) addService(in ServiceInput, demo bool) (*Service, error) {
 		return nil, err
 	}
 	svc := &Service{
-		ID: newID(KindService), AccountID: t.account, RegionID: in.RegionID, Status: ServiceCreating, ResourceType: TypeNLB,
+		ID: newID(KindService), AccountID: t.account, RegionID: in.RegionID, Status: ServiceCreating, ResourceType: cmp.Or(in.ResourceType, TypeNLB),
 		AutoAccept: in.AutoAccept, ZoneAffinity: in.ZoneAffinity, Payer: cmp.Or(in.Payer, PayerConsumer),
 		Demo: demo, Version: 1, CreatedAt: t.now, UpdatedAt: t.now,
 	}
-	var faults [6]error
+	var faults [7]error
+	if _, ok := traits[svc.ResourceType]; !ok {
+		faults[6] = invalid("resource_type", "invalid_type", "The load balancers of a service are of type %s or %s.", TypeNLB, TypeCLB)
+	}
 	name := in.Name
 	var balancers []LoadBalancer
 	balancers, faults[0] = t.chosenBalancers(in.LoadBalancerIDs)
 	if len(balancers) > 0 {
-		svc.RegionID, name = balancers[0].RegionID, cmp.Or(strings.TrimSpace(name), balancers[0].Name)
+		svc.RegionID, svc.ResourceType = balancers[0].RegionID, balancers[0].Type
+		name = cmp.Or(strings.TrimSpace(name), balancers[0].Name)
 	} else if faults[0] == nil {
 		faults[0] = at("region_id", first(t.DB, KindRegion, &Region{}, "id = ?", in.RegionID))
 	}
@@ -389,6 +396,9 @@ func (t *tx) chosenBalancers(ids []string) ([]LoadBalancer, error) {
 		lb, err := t.loadBalancer(id)
 		if err != nil {
 			return nil, at("load_balancer_ids", err)
+		}
+		if len(out) > 0 && lb.Type != out[0].Type {
+			return nil, invalid("load_balancer_ids", "types_differ", "Load balancers %s and %s are of different types.", out[0].Name, lb.Name)
 		}
 		if len(out) > 0 && lb.RegionID != out[0].RegionID {
 			return nil, invalid("load_balancer_ids", "regions_differ", "Load balancers %s and %s are in different regions.", out[0].Name, lb.Name)
@@ -573,6 +583,9 @@ func (t *tx) addResource(svc *Service, in ResourceInput) error {
 	lb, err := t.loadBalancer(in.LoadBalancerID)
 	if err != nil {
 		return at("load_balancer_id", err)
+	}
+	if lb.Type != svc.ResourceType {
+		return invalid("load_balancer_id", "types_differ", "Load balancer %s is a %s, those of the service are of type %s.", lb.Name, traits[lb.Type].label, traits[svc.ResourceType].label)
 	}
 	if lb.RegionID != svc.RegionID {
 		return invalid("load_balancer_id", "regions_differ", "Load balancer %s is in region %s, the service is in %s.", lb.Name, lb.RegionID, svc.RegionID)

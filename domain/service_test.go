@@ -150,7 +150,7 @@ func TestDeleteService(t *testing.T) {
 	_, err = m.Consumer.FindService(ctx, m.service.ID)
 	fails(t, err, domain.NotFound, "service_not_found")
 	d := must(m.Consumer.Endpoint(ctx, waits))(t)
-	if d.Offering != nil || len(d.Ports) != 0 {
+	if d.Offering != nil || len(d.Openings) != 0 {
 		t.Errorf("the endpoint still shows %+v", d)
 	}
 	if c := must(p.Connection(ctx, waits))(t); c.ServiceName != m.service.ID {

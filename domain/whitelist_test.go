@@ -131,7 +131,7 @@ func TestOneAnswer(t *testing.T) {
 	_, _, err := m.Provider.AddToWhitelist(ctx, m.service.ID, m.Stranger.Account().ID, false)
 	check(t, err)
 	o := must(m.Stranger.FindService(ctx, " "+m.service.ServiceName()+" "))(t)
-	if o.Name != "orders" || o.Description != "Orders of all shops" || o.ProviderName != "provider" || !slices.Equal(o.Ports, []int{443}) || len(o.Zones) != 2 || o.MyEndpoints != 0 {
+	if o.Name != "orders" || o.Description != "Orders of all shops" || o.ProviderName != "provider" || fmt.Sprint(o.Openings) != "[TCP 443]" || len(o.Zones) != 2 || o.MyEndpoints != 0 {
 		t.Errorf("found %+v", o)
 	}
 }

@@ -167,7 +167,7 @@ type Server struct {
 	ID      string         `json:"id"`
 	Zone    string         `json:"zone"` // empty: it serves every zone alike, as a host service does
 	Address netip.AddrPort `json:"address"`
-	Name    string         `json:"name,omitempty"` // DNS name; the port is Address's
+	Name    string         `json:"name,omitempty"` // DNS name; Address is 0.0.0.0 with the port
 	Host    bool           `json:"host,omitempty"`
 	Weight  int            `json:"weight"` // 0: no new flows
 }

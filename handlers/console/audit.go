@@ -107,17 +107,17 @@ func (k *Console) audit(c echo.Context, s *domain.Scope) error {
 // auditActions are all actions that a trail knows; a test compares them with the
 // store's.
 var auditActions = []string{
-	"AcceptConnection", "AddEndpointZone", "AddListener", "AddMember", "AddResource", "AddSecurityGroupRule", "AddServer", "AddToWhitelist",
+	"AcceptConnection", "AddEndpointZone", "AddListener", "AddLoadBalancerZone", "AddMember", "AddResource", "AddSecurityGroupRule", "AddServer", "AddToWhitelist",
 	"AttachmentDown", "AttachmentUp", "AutoAcceptConnection", "ChangePassword", "ConnectionDeleted", "CreateAccessKey", "CreateAccount",
-	"CreateAttachment", "CreateEndpoint", "CreateLoadBalancer", "CreateOffer", "CreateRegion", "CreateSecurityGroup", "CreateService",
+	"CreateAttachment", "CreateEndpoint", "CreateLoadBalancer", "CreateOffer", "CreateRegion", "CreateSecurityGroup", "CreateServerGroup", "CreateService",
 	"CreateSignInLink", "CreateSite", "CreateUser", "CreateVPC", "CreateVSwitch", "CreateZone", "DeleteAttachment", "DeleteEndpoint", "DeleteListener",
-	"DeleteLoadBalancer", "DeleteOffer", "DeleteSecurityGroup", "DeleteSecurityGroupRule", "DeleteService", "DeleteVPC", "DeleteVSwitch",
+	"DeleteLoadBalancer", "DeleteOffer", "DeleteSecurityGroup", "DeleteSecurityGroupRule", "DeleteServerGroup", "DeleteService", "DeleteVPC", "DeleteVSwitch",
 	"DisableAccessKey", "DisableUser", "EnableUser", "EndpointDeleted", "EndpointReady", "ExpireConnection", "ModifyConnection",
-	"RejectConnection", "RemoveDemo", "RemoveEndpointZone", "RemoveFromWhitelist", "RemoveMember", "RemoveResource", "RemoveServer",
+	"RejectConnection", "RemoveDemo", "RemoveEndpointZone", "RemoveFromWhitelist", "RemoveLoadBalancerZone", "RemoveMember", "RemoveResource", "RemoveServer",
 	"RenameVPC", "ReplaceRoutes", "RequestConnection", "ResumeAccount", "ServiceDeleted", "ServiceZoneDown", "ServiceZoneUp",
 	"SetAttachmentGroups", "SetPassword", "SetQuota", "SetRole", "SetWhitelistEntry", "SignIn", "SignInByLink", "SignOut",
-	"SignOutEverywhere", "SuspendAccount", "TestEndpoint", "UndoDecision", "UpdateEndpoint", "UpdateListener", "UpdateLoadBalancer",
-	"UpdateSecurityGroup", "UpdateSecurityGroupRule", "UpdateServer", "UpdateService", "VPCDown", "VPCUp",
+	"SignOutEverywhere", "SuspendAccount", "TestEndpoint", "UndoDecision", "UpdateEndpoint", "UpdateListener", "UpdateLoadBalancer", "UpdateLoadBalancerZone",
+	"UpdateSecurityGroup", "UpdateSecurityGroupRule", "UpdateServer", "UpdateServerGroup", "UpdateService", "VPCDown", "VPCUp",
 }
 
 func rowOfEntry(e audit.Entry) string { return strconv.FormatInt(e.Seq, 10) }

@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -362,7 +363,10 @@ func readHealth(f *form) domain.HealthInput {
 // readTarget reads a target from fields whose names begin with under. A port that
 // is left empty is the listener's; a host service's own takes no port.
 func readTarget(f *form, under string, port int) domain.ServerInput {
-	srv := domain.ServerInput{Port: f.number(under + "port"), Weight: f.number(under + "weight")}
+	srv := domain.ServerInput{Port: f.number(under + "port")}
+	if f.text(under+"weight") != "" {
+		srv.Weight = new(f.number(under + "weight"))
+	}
 	var host bool
 	if srv.AttachmentID, host = strings.CutPrefix(f.text(under+"attachment_id"), hostPrefix); srv.AttachmentID == "" {
 		srv.Address = f.text(under + "address")
@@ -570,12 +574,15 @@ func (k *Console) updateListener(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := k.listenerOf(c, s); err != nil {
+	_, l, err := k.listenerOf(c, s)
+	if err != nil {
 		return err
 	}
 	port, idle, health := f.number("port"), f.number("idle_timeout"), readHealth(f)
 	if f.ok() {
-		err = s.UpdateListener(c.Request().Context(), c.Param("listener"), domain.ListenerUpdate{Port: &port, IdleTimeout: &idle, Health: &health, Version: f.version()})
+		err = errors.Join(
+			s.UpdateListener(c.Request().Context(), c.Param("listener"), domain.ListenerUpdate{Port: &port, IdleTimeout: &idle, Version: f.version()}),
+			s.UpdateServerGroup(c.Request().Context(), l.ServerGroupID, domain.ServerGroupUpdate{Health: &health}))
 	}
 	if f.refused(err) {
 		return k.listenerEdit(c, s, f)

@@ -156,7 +156,7 @@ func (k *Console) endpointPlace(ctx context.Context, s *domain.Scope, v *consume
 	if err != nil {
 		return err
 	}
-	v.Groups = []ui.Option{{Value: newGroup, Label: "A new one for this service", Text: "allow " + portWords(o.Ports) + " from " + vpc.CIDR}}
+	v.Groups = []ui.Option{{Value: newGroup, Label: "A new one for this service", Text: "allow " + openingWords(o.Openings) + " from " + vpc.CIDR}}
 	for _, g := range groups {
 		v.Groups = append(v.Groups, ui.Option{Value: g.ID, Label: g.Name, Text: ui.Plural(g.Rules, "rule", "")})
 	}
@@ -166,12 +166,23 @@ func (k *Console) endpointPlace(ctx context.Context, s *domain.Scope, v *consume
 // newGroup is the choice of a security group that is made for the endpoint.
 const newGroup = "new"
 
-func portWords(ports []int) string {
-	words := make([]string, len(ports))
-	for i, p := range ports {
-		words[i] = strconv.Itoa(p)
+// openingWords are "TCP 80, UDP 53".
+func openingWords(openings []domain.Opening) string {
+	words := make([]string, len(openings))
+	for i, o := range openings {
+		words[i] = o.String()
 	}
-	return "TCP " + strings.Join(words, ", ")
+	return strings.Join(words, ", ")
+}
+
+// firstTCP is the first port that can be tried, 0 if there is none.
+func firstTCP(openings []domain.Opening) int {
+	for _, o := range openings {
+		if o.Protocol == domain.ProtocolTCP {
+			return o.From
+		}
+	}
+	return 0
 }
 
 func (k *Console) createEndpoint(c echo.Context, s *domain.Scope) error {
@@ -262,7 +273,7 @@ func (k *Console) showEndpoint(c echo.Context, s *domain.Scope, f *form, result 
 		v.Events = linkEvents(d.History, d.Connection.RequestedBy, d.Connection.RequestMessage)
 	default:
 		v.Tab = ""
-		if v.CanWrite && len(d.Zones) > 0 && len(d.Ports) > 0 {
+		if v.CanWrite && len(d.Zones) > 0 && firstTCP(d.Openings) != 0 {
 			v.Tester = tester(s, d, v, f)
 			v.Tester.Result = result
 		}
@@ -279,7 +290,7 @@ func endpointView(s *domain.Scope, d *domain.EndpointDetail) consume.Endpoint {
 		ID: d.ID, URL: in(s, endpointPath, "/", d.ID), Name: d.Name, Description: d.Description, State: endpointState(d.EndpointSummary),
 		Service: d.ServiceID, ServiceName: d.ServiceName, Provider: cmp.Or(d.ProviderName, d.ProviderID), ProviderID: d.ProviderID,
 		VPC: consume.Link{Label: d.VPC.Name, Href: in(s, "/vpcs/", d.VPCID)}, CIDR: d.VPC.CIDR, Steps: endpointSteps(d.EndpointSummary),
-		Request: d.Connection.RequestMessage, Answer: d.Connection.DecisionMessage, Bandwidth: d.Connection.Bandwidth, Ports: d.Ports,
+		Request: d.Connection.RequestMessage, Answer: d.Connection.DecisionMessage, Bandwidth: d.Connection.Bandwidth, Openings: openingWords(d.Openings), Port: firstTCP(d.Openings),
 		Protected: d.Protected, Created: d.CreatedAt, Trail: trail(s, d.ID), CanWrite: s.Can(domain.WriteConsume) && d.Status != domain.EndpointDeleting,
 	}
 	if d.Offering != nil {
@@ -429,8 +440,10 @@ func tester(s *domain.Scope, d *domain.EndpointDetail, v consume.Endpoint, f *fo
 		t.Attachments = append(t.Attachments, ui.Option{Value: a.ID, Label: a.Name + " · " + a.Address})
 	}
 	for _, z := range d.Zones {
-		for _, port := range d.Ports {
-			t.Addresses = append(t.Addresses, ui.Option{Value: z.ZoneID + " " + strconv.Itoa(port), Label: fmt.Sprintf("%s:%d · %s", z.Address, port, zoneName(z.ZoneID))})
+		for _, o := range d.Openings {
+			if o.Protocol == domain.ProtocolTCP { // of a range, its first port
+				t.Addresses = append(t.Addresses, ui.Option{Value: z.ZoneID + " " + strconv.Itoa(o.From), Label: fmt.Sprintf("%s:%d · %s", z.Address, o.From, zoneName(z.ZoneID))})
+			}
 		}
 	}
 	t.Ways = []ui.Option{{Value: testHTTP, Label: "HTTP request for /"}, {Value: testTCP, Label: "Connection only"}}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/proxy"
@@ -112,13 +113,21 @@ func (r *reader) attachment(a domain.EngineAttachment) vpc.Attachment {
 
 func loadBalancer(b domain.EngineLoadBalancer) (string, proxy.LoadBalancer, error) {
 	r := reader{}
-	out := proxy.LoadBalancer{ID: b.ID, Network: b.VPCID, CrossZone: b.CrossZone}
+	out := proxy.LoadBalancer{ID: b.ID, Network: b.VPCID, CrossZone: b.CrossZone, CPS: b.CPS}
 	for _, z := range b.Zones {
-		out.Zones = append(out.Zones, proxy.LBZone{Zone: z.ZoneID, Address: r.addr(z.Address)})
+		lz := proxy.LBZone{Zone: z.ZoneID, Address: r.addr(z.Address)}
+		for _, a := range z.Local {
+			lz.Local = append(lz.Local, r.addr(a))
+		}
+		out.Zones = append(out.Zones, lz)
 	}
 	for _, l := range b.Listeners {
 		out.Listeners = append(out.Listeners, proxy.Listener{
-			ID: l.ID, Protocol: verdict.Protocol(l.Protocol), Port: uint16(l.Port), ServerGroup: l.ServerGroupID, IdleTimeout: l.IdleTimeout,
+			ID: l.ID, Protocol: verdict.Protocol(l.Protocol), Port: uint16(l.Port), From: uint16(l.PortFrom), To: uint16(l.PortTo),
+			ServerGroup: l.ServerGroupID, IdleTimeout: l.IdleTimeout, CPS: l.CPS, MaxConnections: l.MaxConnections, MSS: l.MSS,
+			Proxy: proxy.ProxyProtocol{
+				Enabled: l.Proxy.Enabled, Dialect: proxy.ProxyDialect(l.Proxy.Dialect), VPC: l.Proxy.VPC, Endpoint: l.Proxy.Endpoint, Service: l.Proxy.Service,
+			},
 		})
 	}
 	return b.ID, out, r.err
@@ -126,13 +135,26 @@ func loadBalancer(b domain.EngineLoadBalancer) (string, proxy.LoadBalancer, erro
 
 func serverGroup(g domain.EngineServerGroup) (string, proxy.ServerGroup, error) {
 	r := reader{}
-	out := proxy.ServerGroup{ID: g.ID, Health: proxy.HealthCheck{
-		Enabled: g.HealthEnabled, Port: uint16(g.HealthPort), Interval: g.HealthInterval, Timeout: g.HealthTimeout,
-		HealthyThreshold: g.HealthyThreshold, UnhealthyThreshold: g.UnhealthyThreshold,
-	}}
+	out := proxy.ServerGroup{
+		ID: g.ID, Scheduler: proxy.Scheduler(g.Scheduler), AnyPort: g.AnyPort, Drain: g.Drain, SlowStart: g.SlowStart,
+		FailClosed: g.FailClosed, ResetOnUnhealthy: g.ResetOnUnhealthy,
+		Health: proxy.HealthCheck{
+			Enabled: g.HealthEnabled, Type: proxy.HealthType(g.HealthType), Port: uint16(g.HealthPort), Interval: g.HealthInterval, Timeout: g.HealthTimeout,
+			HealthyThreshold: g.HealthyThreshold, UnhealthyThreshold: g.UnhealthyThreshold, Proxy: g.HealthProxy,
+			HTTP: proxy.HTTPCheck{Method: g.HealthMethod, Path: g.HealthPath, Host: g.HealthHost, Version: g.HealthVersion},
+			UDP:  proxy.UDPCheck{Request: g.HealthRequest, Expect: g.HealthExpect},
+		},
+	}
+	if g.HealthCodes != "" {
+		out.Health.HTTP.Codes = strings.Split(g.HealthCodes, ",")
+	}
 	for _, s := range g.Servers {
+		at := netip.IPv4Unspecified() // of a DNS name
+		if s.DNSName == "" {
+			at = r.addr(s.Target)
+		}
 		out.Servers = append(out.Servers, proxy.Server{
-			ID: s.ID, Zone: s.ZoneID, Address: netip.AddrPortFrom(r.addr(s.Target), uint16(s.Port)), Host: s.Host, Weight: s.Weight,
+			ID: s.ID, Zone: s.ZoneID, Address: netip.AddrPortFrom(at, uint16(s.Port)), Name: s.DNSName, Host: s.Host, Weight: s.Weight,
 		})
 	}
 	return g.ID, out, r.err

@@ -12,7 +12,6 @@ import (
 	"github.com/openprivatelink/openprivatelink/web/layout"
 	"github.com/openprivatelink/openprivatelink/web/ui"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -36,7 +35,8 @@ type Endpoint struct {
 	Bandwidth   int    // Mbit/s, 0 is no limit
 	Expires     time.Time
 	Zones       []EndpointZone
-	Ports       []int
+	Openings    string // "TCP 80, UDP 53"
+	Port        int    // of TCP, to try it with; 0 if there is none
 	Groups      []Group
 	Protected   bool
 	Created     time.Time
@@ -399,7 +399,7 @@ func endpointOverview(v Endpoint) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				if v.State.Kind == ui.OK && len(v.Zones) > 0 && len(v.Ports) > 0 {
+				if v.State.Kind == ui.OK && len(v.Zones) > 0 && v.Port != 0 {
 					templ_7745c5c3_Err = ui.Code("From inside "+v.VPC.Label, v.curl()).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
@@ -444,8 +444,8 @@ func endpointOverview(v Endpoint) templ.Component {
 // curl is what reaches the service from a workload of the VPC.
 func (v Endpoint) curl() string {
 	host := v.Zones[0].Address
-	if port := v.Ports[0]; port != 80 {
-		host += ":" + strconv.Itoa(port)
+	if v.Port != 80 {
+		host += ":" + strconv.Itoa(v.Port)
 	}
 	return "curl -sS http://" + host + "/"
 }
@@ -524,15 +524,15 @@ func addresses(v Endpoint) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		if len(v.Ports) > 0 {
+		if v.Openings != "" {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 17, "<p class=\"xs t2\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var14 string
-			templ_7745c5c3_Var14, templ_7745c5c3_Err = templ.JoinStringErrs("The service listens on TCP " + numbers(v.Ports) + ".")
+			templ_7745c5c3_Var14, templ_7745c5c3_Err = templ.JoinStringErrs("The service listens on " + v.Openings + ".")
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 185, Col: 75}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 185, Col: 65}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var14))
 			if templ_7745c5c3_Err != nil {
@@ -545,14 +545,6 @@ func addresses(v Endpoint) templ.Component {
 		}
 		return nil
 	})
-}
-
-func numbers(ports []int) string {
-	words := make([]string, len(ports))
-	for i, p := range ports {
-		words[i] = strconv.Itoa(p)
-	}
-	return strings.Join(words, ", ")
 }
 
 func endpointAside(v Endpoint) templ.Component {
@@ -666,7 +658,7 @@ func vpcFact(v Endpoint) templ.Component {
 		var templ_7745c5c3_Var18 string
 		templ_7745c5c3_Var18, templ_7745c5c3_Err = templ.JoinStringErrs(v.CIDR)
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 234, Col: 34}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 226, Col: 34}
 		}
 		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var18))
 		if templ_7745c5c3_Err != nil {
@@ -816,7 +808,7 @@ func testCard(t Tester) templ.Component {
 				var templ_7745c5c3_Var24 string
 				templ_7745c5c3_Var24, templ_7745c5c3_Err = templ.JoinStringErrs(" ")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 280, Col: 9}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 272, Col: 9}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var24))
 				if templ_7745c5c3_Err != nil {
@@ -960,7 +952,7 @@ func TestForm(t Tester) templ.Component {
 				var templ_7745c5c3_Var29 string
 				templ_7745c5c3_Var29, templ_7745c5c3_Err = templ.JoinStringErrs(t.Waiting)
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 303, Col: 35}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 295, Col: 35}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var29))
 				if templ_7745c5c3_Err != nil {
@@ -1014,7 +1006,7 @@ func TestResult(r *TestShown) templ.Component {
 		var templ_7745c5c3_Var31 string
 		templ_7745c5c3_Var31, templ_7745c5c3_Err = templ.JoinStringErrs(TestDOM)
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 312, Col: 18}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 304, Col: 18}
 		}
 		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var31))
 		if templ_7745c5c3_Err != nil {
@@ -1157,7 +1149,7 @@ func endpointZones(v Endpoint) templ.Component {
 						var templ_7745c5c3_Var37 string
 						templ_7745c5c3_Var37, templ_7745c5c3_Err = templ.JoinStringErrs(z.Zone)
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 346, Col: 41}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 338, Col: 41}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var37))
 						if templ_7745c5c3_Err != nil {
@@ -1203,7 +1195,7 @@ func endpointZones(v Endpoint) templ.Component {
 							var templ_7745c5c3_Var38 string
 							templ_7745c5c3_Var38, templ_7745c5c3_Err = templ.JoinStringErrs(z.State.Title)
 							if templ_7745c5c3_Err != nil {
-								return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 359, Col: 42}
+								return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 351, Col: 42}
 							}
 							_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var38))
 							if templ_7745c5c3_Err != nil {
@@ -1344,7 +1336,7 @@ func endpointGroups(v Endpoint) templ.Component {
 						var templ_7745c5c3_Var43 string
 						templ_7745c5c3_Var43, templ_7745c5c3_Err = templ.JoinStringErrs(g.Description)
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 389, Col: 61}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 381, Col: 61}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var43))
 						if templ_7745c5c3_Err != nil {
@@ -1486,7 +1478,7 @@ func endpointFlows(f Flows) templ.Component {
 						var templ_7745c5c3_Var48 string
 						templ_7745c5c3_Var48, templ_7745c5c3_Err = templ.JoinStringErrs(r.Source)
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 430, Col: 54}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 422, Col: 54}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var48))
 						if templ_7745c5c3_Err != nil {
@@ -1499,7 +1491,7 @@ func endpointFlows(f Flows) templ.Component {
 						var templ_7745c5c3_Var49 string
 						templ_7745c5c3_Var49, templ_7745c5c3_Err = templ.JoinStringErrs(r.Address)
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 431, Col: 53}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 423, Col: 53}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var49))
 						if templ_7745c5c3_Err != nil {
@@ -1512,7 +1504,7 @@ func endpointFlows(f Flows) templ.Component {
 						var templ_7745c5c3_Var50 string
 						templ_7745c5c3_Var50, templ_7745c5c3_Err = templ.JoinStringErrs(r.Zone)
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 432, Col: 52}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 424, Col: 52}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var50))
 						if templ_7745c5c3_Err != nil {
@@ -1547,7 +1539,7 @@ func endpointFlows(f Flows) templ.Component {
 							var templ_7745c5c3_Var51 string
 							templ_7745c5c3_Var51, templ_7745c5c3_Err = templ.JoinStringErrs(r.Why)
 							if templ_7745c5c3_Err != nil {
-								return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 440, Col: 34}
+								return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 432, Col: 34}
 							}
 							_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var51))
 							if templ_7745c5c3_Err != nil {
@@ -1565,7 +1557,7 @@ func endpointFlows(f Flows) templ.Component {
 						var templ_7745c5c3_Var52 string
 						templ_7745c5c3_Var52, templ_7745c5c3_Err = templ.JoinStringErrs(ui.Bytes(r.In))
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 443, Col: 54}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 435, Col: 54}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var52))
 						if templ_7745c5c3_Err != nil {
@@ -1578,7 +1570,7 @@ func endpointFlows(f Flows) templ.Component {
 						var templ_7745c5c3_Var53 string
 						templ_7745c5c3_Var53, templ_7745c5c3_Err = templ.JoinStringErrs(ui.Bytes(r.Out))
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 444, Col: 59}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 436, Col: 59}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var53))
 						if templ_7745c5c3_Err != nil {
@@ -1591,7 +1583,7 @@ func endpointFlows(f Flows) templ.Component {
 						var templ_7745c5c3_Var54 string
 						templ_7745c5c3_Var54, templ_7745c5c3_Err = templ.JoinStringErrs(r.Lasted)
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 445, Col: 50}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 437, Col: 50}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var54))
 						if templ_7745c5c3_Err != nil {
@@ -1774,7 +1766,7 @@ func Text(s string) templ.Component {
 		var templ_7745c5c3_Var59 string
 		templ_7745c5c3_Var59, templ_7745c5c3_Err = templ.JoinStringErrs(s)
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 487, Col: 18}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/consume/endpoint.templ`, Line: 479, Col: 18}
 		}
 		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var59))
 		if templ_7745c5c3_Err != nil {
