@@ -239,12 +239,12 @@ func (c *config) open(ctx context.Context, log *slog.Logger) (*domain.Store, err
 	if err != nil {
 		return nil, err
 	}
-	return domain.Open(ctx, domain.Config{Database: c.database, Secret: secret, Log: log})
+	return domain.Open(ctx, domain.Config{Database: c.database, Secret: secret, LooseRanges: !c.strictRanges, Log: log})
 }
 
 // adminCommands are account, user, access-key, backup and restore.
 func adminCommands() []*cobra.Command {
-	c := &config{listen: "127.0.0.1:8080"}
+	c := &config{listen: "127.0.0.1:8080", strictRanges: true}
 	asJSON := false
 	group := func(use, short string, subs ...*cobra.Command) *cobra.Command {
 		g := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}

@@ -22,6 +22,7 @@ type config struct {
 	database     string // path of a SQLite file or a PostgreSQL DSN; "" is data/openprivatelink.db
 	network      string // auto, netns, userns, loopback
 	demo         bool
+	strictRanges bool
 	publicURL    string
 	trustedProxy []string
 	logLevel     string
@@ -41,6 +42,7 @@ func serveFlags(f *pflag.FlagSet, c *config) {
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address of the console")
 	f.StringVar(&c.network, "network", "auto", "how VPCs are made: netns (root), userns (ordinary user), loopback (no isolation), or auto: the first that works")
 	f.BoolVar(&c.demo, "demo", false, "fill an empty store with two accounts, two VPCs with the same addresses, and a service that waits for approval")
+	f.BoolVar(&c.strictRanges, "strict-ranges", true, "limit the bandwidth of connections only by what the API documents for each kind of load balancer, not from 1 Mbit/s on")
 	f.StringVar(&c.publicURL, "public-url", "", "address that browsers use, if it is another than --listen, e.g. https://links.example.com")
 	f.StringSliceVar(&c.trustedProxy, "trusted-proxy", nil, "address or CIDR of a reverse proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; may be repeated")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")

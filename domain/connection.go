@@ -47,13 +47,15 @@ type Connection struct {
 	ConsumerID      string // account of the endpoint
 	Status          ConnectionStatus
 	Decision        Decision
-	Bandwidth       int        // Mbit/s; 0: no limit
+	Bandwidth       int        // Mbit/s in each direction; 0: no limit
+	MaxConnections  int        // live flows; 0: no limit
 	RequestMessage  string     // from the consumer
 	RequestedBy     string     // name of the consumer's user
 	DecisionMessage string     // from the provider
 	DecidedBy       string     // name of the provider's user, for the provider only
 	DecidedAt       *time.Time //
 	ExpiresAt       *time.Time // an approval may carry an end
+	ExpiryDrain     int        // seconds that live flows may go on after it
 	WaitingSince    time.Time
 	Undo            string `json:"-"` // JSON of the terms that the last decision replaced, for [Scope.UndoDecision]
 	Rank            int64  // microseconds since 1970 of the last change of decision: what the inbox is sorted by
@@ -61,12 +63,6 @@ type Connection struct {
 	CreatedAt       time.Time
 	UpdatedAt       time.Time
 }
-
-// CutMode is what revocation does to live flows.
-type CutMode string
-
-// CutNow resets live flows at once; it is the default.
-const CutNow CutMode = "now"
 
 // ConnQuery selects connections of the account's services. Filter: decision,
 // status, service. Text is an account's id or a part of its name, an endpoint's id
@@ -77,8 +73,9 @@ type ConnQuery struct{ Query }
 type ConnectionSummary struct {
 	Connection
 	ConsumerName string
-	ServiceName  string   // for people; the service's id once it is deleted
-	Zones        []string // of the endpoint
+	ServiceName  string     // for people; the service's id once it is deleted
+	Zones        []string   // of the endpoint
+	DrainUntil   *time.Time // all of it or a zone is revoked, and live flows may go on until then; nil: none may
 }
 
 // ConnectionDetail is a connection with what its provider decides by.
@@ -98,6 +95,10 @@ type ConnectionZone struct {
 	Status           ZoneStatus
 	LoadBalancerID   string // of the service, that the zone leads to
 	LoadBalancerName string
+	Manual           bool       // its owner chose it
+	ReplacedID       string     // load balancer that it led to before, and that still has its older flows
+	ReplacedName     string     //
+	DrainUntil       *time.Time // it is revoked, and its live flows may go on until then
 	Health           ZoneHealth // of its targets
 }
 
@@ -122,24 +123,31 @@ const (
 
 // AcceptInput are the terms of an approval.
 type AcceptInput struct {
-	Message           string     // to the consumer
-	Bandwidth         int        // Mbit/s, 100 to 50000; 0 is the service's default
-	ExpiresAt         *time.Time // nil: it has no end
-	AutoAcceptAccount bool       // accept later requests of the same account without asking
-	Version           int64      // that the form showed; 0 is not checked
+	Message           string      // to the consumer
+	Mode              TrafficMode // "" is BandwidthLimit where there is one, by Bandwidth or by the service, and the usual one elsewhere
+	Bandwidth         int         // Mbit/s; 0 is the service's default
+	MaxConnections    int         // live flows at a time; 0: no limit
+	ExpiresAt         *time.Time  // nil: it has no end
+	ExpiryDrain       int         // seconds that live flows may go on after the end, to 900
+	AutoAcceptAccount bool        // accept later requests of the same account without asking
+	Version           int64       // that the form showed; 0 is not checked
 }
 
-// RejectInput says why.
+// RejectInput says why, and what becomes of live flows.
 type RejectInput struct {
 	Message string // to the consumer
+	Drain   int    // seconds that live flows may go on, to 900; 0: they are cut at once
 	Version int64  // that the form showed; 0 is not checked
 }
 
 // ModifyInput changes the terms of a connection that stands, where not nil.
 type ModifyInput struct {
-	Bandwidth *int        // Mbit/s, 100 to 50000; 0: no limit
-	ExpiresAt **time.Time // to nil: it has no end
-	Version   int64       // that the form showed; 0 is not checked
+	Mode           *TrafficMode // nil follows Bandwidth
+	Bandwidth      *int         // Mbit/s; 0: no limit
+	MaxConnections *int         // live flows at a time; 0: no limit
+	ExpiresAt      **time.Time  // to nil: it has no end
+	ExpiryDrain    *int         // seconds, to 900
+	Version        int64        // that the form showed; 0 is not checked
 }
 
 // terms are what a decision sets.
@@ -149,19 +157,21 @@ type terms struct {
 	DecidedBy string     `json:"decided_by"`
 	DecidedAt *time.Time `json:"decided_at"`
 	ExpiresAt *time.Time `json:"expires_at"`
-	Bandwidth int        `json:"bandwidth"`
+	Drain     int        `json:"expiry_drain"`
 	Rank      int64      `json:"rank"`
+	capacity
 }
 
 func (c Connection) terms() terms {
-	return terms{c.Decision, c.DecisionMessage, c.DecidedBy, c.DecidedAt, c.ExpiresAt, c.Bandwidth, c.Rank}
+	return terms{c.Decision, c.DecisionMessage, c.DecidedBy, c.DecidedAt, c.ExpiresAt, c.ExpiryDrain, c.Rank, c.capacity()}
 }
 
 // values are the columns that the terms are kept in.
 func (d terms) values() map[string]any {
 	return map[string]any{
 		"decision": d.Decision, "decision_message": d.Message, "decided_by": d.DecidedBy, "decided_at": d.DecidedAt,
-		"expires_at": d.ExpiresAt, "bandwidth": d.Bandwidth, "rank": d.Rank, "undo": "",
+		"expires_at": d.ExpiresAt, "expiry_drain": d.Drain, "bandwidth": d.Bandwidth, "max_connections": d.MaxConnections,
+		"rank": d.Rank, "undo": "",
 	}
 }
 
@@ -205,8 +215,9 @@ func (s *Scope) onConnection(ctx context.Context, endpointID string, version int
 	return &l.Connection, nil
 }
 
-// decide moves a connection by a decision of a person, who can undo it.
-func (t *tx) decide(l *link, event ConnectionEvent, d terms, user string, autoAccept bool) error {
+// decide moves a connection by a decision of a person, who can undo it. until is as
+// for move.
+func (t *tx) decide(l *link, event ConnectionEvent, until *time.Time, d terms, user string, autoAccept bool) error {
 	replaced, err := json.Marshal(undo{User: user, Terms: l.Connection.terms(), AutoAccept: autoAccept})
 	if err != nil {
 		return fmt.Errorf("encode undo: %w", err)
@@ -214,7 +225,7 @@ func (t *tx) decide(l *link, event ConnectionEvent, d terms, user string, autoAc
 	d.DecidedBy, d.DecidedAt, d.Rank = t.by.Name, &t.now, t.now.UnixMicro()
 	values := d.values()
 	values["undo"] = string(replaced)
-	return t.move(l, event, values)
+	return t.move(l, event, until, values)
 }
 
 // AcceptConnection lets an endpoint reach the service of this account that it asks
@@ -230,12 +241,13 @@ func (s *Scope) AcceptConnection(ctx context.Context, endpointID string, in Acce
 		if err := first(t.DB, KindService, &svc, "id = ?", l.ServiceID); err != nil && KindOf(err) != NotFound {
 			return err
 		}
-		message, messageErr := validMessage("message", in.Message)
-		mbits, bandwidthErr := bandwidth("bandwidth", in.Bandwidth)
-		if mbits == 0 {
-			mbits = svc.Bandwidth
-		}
-		if err := errors.Join(messageErr, bandwidthErr, t.future("expires_at", in.ExpiresAt)); err != nil {
+		d := terms{Decision: Accepted, ExpiresAt: in.ExpiresAt, Drain: in.ExpiryDrain}
+		var faults [4]error
+		d.Message, faults[0] = validMessage("message", in.Message)
+		d.capacity, faults[1] = t.capacity(svc, in.Mode, in.Bandwidth, in.MaxConnections)
+		faults[2] = t.future("expires_at", in.ExpiresAt)
+		faults[3] = validDrain("expiry_drain", in.ExpiryDrain)
+		if err := errors.Join(faults[:]...); err != nil {
 			return err
 		}
 		before := l.facts()
@@ -246,8 +258,7 @@ func (s *Scope) AcceptConnection(ctx context.Context, endpointID string, in Acce
 				return err
 			}
 		}
-		d := terms{Decision: Accepted, Message: message, ExpiresAt: in.ExpiresAt, Bandwidth: mbits}
-		if err := t.decide(l, Accept, d, s.user.ID, automatic); err != nil {
+		if err := t.decide(l, Accept, nil, d, s.user.ID, automatic); err != nil {
 			return err
 		}
 		if automatic {
@@ -260,9 +271,9 @@ func (s *Scope) AcceptConnection(ctx context.Context, endpointID string, in Acce
 	})
 }
 
-// RejectConnection refuses an endpoint, or revokes what was accepted: live flows
-// are reset at once. It works in every state but those in which it is under way or
-// done.
+// RejectConnection refuses an endpoint, or revokes what was accepted: new flows are
+// refused from now on, and live ones are reset at once, or at the end of in.Drain.
+// It works in every state but those in which it is under way or done.
 //
 // Errors: NotFound if no service of this account has such a connection; Invalid;
 // Conflict if it is rejected already, its status does not allow it, or it changed
@@ -270,15 +281,15 @@ func (s *Scope) AcceptConnection(ctx context.Context, endpointID string, in Acce
 func (s *Scope) RejectConnection(ctx context.Context, endpointID string, in RejectInput) (*Connection, error) {
 	return s.onConnection(ctx, endpointID, in.Version, func(t *tx, l *link) error {
 		message, err := validMessage("message", in.Message)
-		if err != nil {
+		if err := errors.Join(err, validDrain("drain", in.Drain)); err != nil {
 			return err
 		}
 		if l.Connection.Decision == Rejected {
 			return fail(Conflict, "connection_status", "This connection is rejected already.")
 		}
 		before := l.facts()
-		d := terms{Decision: Rejected, Message: message, Bandwidth: l.Connection.Bandwidth}
-		if err := t.decide(l, Reject, d, s.user.ID, false); err != nil {
+		d := terms{Decision: Rejected, Message: message, capacity: l.Connection.capacity()}
+		if err := t.decide(l, Reject, t.after(in.Drain), d, s.user.ID, false); err != nil {
 			return err
 		}
 		return t.auditLink(l, "RejectConnection", before)
@@ -292,20 +303,24 @@ func (s *Scope) RejectConnection(ctx context.Context, endpointID string, in Reje
 // Conflict if it is not Connected, or changed since the form's version.
 func (s *Scope) ModifyConnection(ctx context.Context, endpointID string, in ModifyInput) (*Connection, error) {
 	return s.onConnection(ctx, endpointID, in.Version, func(t *tx, l *link) error {
-		values := map[string]any{}
-		var faults []error
-		if in.Bandwidth != nil {
-			mbits, err := bandwidth("bandwidth", *in.Bandwidth)
-			faults, values["bandwidth"] = append(faults, err), mbits
+		var svc Service
+		if err := first(t.DB, KindService, &svc, "id = ?", l.ServiceID); err != nil && KindOf(err) != NotFound {
+			return err
 		}
+		is, capacityErr := t.changedCapacity(svc, l.Connection.capacity(), in)
+		values := map[string]any{"bandwidth": is.Bandwidth, "max_connections": is.MaxConnections}
+		faults := []error{capacityErr}
 		if in.ExpiresAt != nil {
 			faults, values["expires_at"] = append(faults, t.future("expires_at", *in.ExpiresAt)), *in.ExpiresAt
+		}
+		if in.ExpiryDrain != nil {
+			faults, values["expiry_drain"] = append(faults, validDrain("expiry_drain", *in.ExpiryDrain)), *in.ExpiryDrain
 		}
 		if err := errors.Join(faults...); err != nil {
 			return err
 		}
 		before := l.facts()
-		if err := t.move(l, Modify, values); err != nil {
+		if err := t.move(l, Modify, nil, values); err != nil {
 			return err
 		}
 		return t.auditLink(l, "ModifyConnection", before)
@@ -330,9 +345,9 @@ func (s *Scope) UndoDecision(ctx context.Context, endpointID string, version int
 		var err error
 		switch {
 		case l.Connection.Decision == Accepted:
-			err = t.move(l, Reject, values)
+			err = t.move(l, Reject, nil, values)
 		case u.Terms.Decision == Accepted:
-			err = t.move(l, Restore, values)
+			err = t.move(l, Restore, nil, values)
 		default: // nothing carried before or does now
 			err = t.revise(l, values)
 		}
@@ -363,13 +378,15 @@ type linkFacts struct {
 	Decision  Decision              `json:"decision"`
 	Message   string                `json:"message,omitempty"`
 	Bandwidth int                   `json:"bandwidth,omitempty"`
+	Flows     int                   `json:"max_connections,omitempty"`
 	ExpiresAt *time.Time            `json:"expires_at,omitempty"`
+	Draining  *time.Time            `json:"draining_until,omitempty"`
 	Zones     map[string]ZoneStatus `json:"zones,omitempty"`
 }
 
 func (l *link) facts() linkFacts {
 	c := l.Connection
-	f := linkFacts{c.Status, c.Decision, c.DecisionMessage, c.Bandwidth, c.ExpiresAt, map[string]ZoneStatus{}}
+	f := linkFacts{c.Status, c.Decision, c.DecisionMessage, c.Bandwidth, c.MaxConnections, c.ExpiresAt, drainUntil(l.Zones), map[string]ZoneStatus{}}
 	for _, z := range l.Zones {
 		f.Zones[z.ZoneID] = z.Status
 	}
@@ -430,22 +447,22 @@ func summarizeConnections(db *gorm.DB, connections []Connection) (map[string]Con
 		return nil, err
 	}
 	var zones []EndpointZone
-	err = db.Select("endpoint_id", "zone_id").Where("endpoint_id IN ?", each(connections, func(c Connection) string { return c.EndpointID })).
+	err = db.Select("endpoint_id", "zone_id", "drain_until").Where("endpoint_id IN ?", each(connections, func(c Connection) string { return c.EndpointID })).
 		Order("zone_id").Find(&zones).Error
 	if err != nil {
 		return nil, fmt.Errorf("list zones: %w", err)
 	}
+	zonesOf := groupRows(zones, func(z EndpointZone) string { return z.EndpointID })
 	sums := make(map[string]ConnectionSummary, len(connections))
 	for _, c := range connections {
 		sum := ConnectionSummary{Connection: c, ConsumerName: consumers[c.ConsumerID], ServiceName: services[c.ServiceID]}
 		if sum.ServiceName == "" {
 			sum.ServiceName = c.ServiceID
 		}
-		for _, z := range zones {
-			if z.EndpointID == c.EndpointID {
-				sum.Zones = append(sum.Zones, z.ZoneID)
-			}
+		for _, z := range zonesOf[c.EndpointID] {
+			sum.Zones = append(sum.Zones, z.ZoneID)
 		}
+		sum.DrainUntil = drainUntil(zonesOf[c.EndpointID])
 		sums[c.EndpointID] = sum
 	}
 	return sums, nil
@@ -531,6 +548,7 @@ func (s *Scope) examine(db *gorm.DB, d *ConnectionDetail) error {
 	for _, z := range zones {
 		cz := ConnectionZone{
 			ZoneID: z.ZoneID, Status: z.Status, LoadBalancerID: z.LoadBalancerID, LoadBalancerName: f.balancers[z.LoadBalancerID].Name,
+			Manual: z.Manual, ReplacedID: z.ReplacedID, ReplacedName: f.balancers[z.ReplacedID].Name, DrainUntil: z.DrainUntil,
 			Health: f.health(z.LoadBalancerID, z.ZoneID),
 		}
 		d.ZoneStates = append(d.ZoneStates, cz)

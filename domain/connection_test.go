@@ -48,7 +48,7 @@ func undo(t *testing.T, m *market, ep string) error {
 
 func remove(t *testing.T, m *market, ep string) error {
 	t.Helper()
-	return m.Consumer.DeleteEndpoint(t.Context(), ep, 0)
+	return m.Consumer.DeleteEndpoint(t.Context(), ep, domain.RemoveInput{})
 }
 
 func withdraw(t *testing.T, m *market, _ string) error {

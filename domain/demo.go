@@ -123,7 +123,7 @@ func (t *tx) leaveDemo() error {
 			if err != nil {
 				return err
 			}
-			if err := t.move(l, ServiceGone, nil); err != nil {
+			if err := t.move(l, ServiceGone, nil, nil); err != nil {
 				return err
 			}
 			if err := t.auditIn(l.AccountID, "ServiceDeleted", KindEndpoint, l.ID, l.Name, map[string]any{"status": c.Status}, map[string]any{"status": l.Connection.Status}); err != nil {

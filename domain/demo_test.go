@@ -153,5 +153,5 @@ func TestRemoveDemoWithPeers(t *testing.T) {
 	if p := must(w.Consumer.Whitelist(ctx, real.svc.ID, domain.Query{}))(t); slices.ContainsFunc(p.Items, func(e domain.WhitelistEntry) bool { return e.UserAccountID == w.Provider.Account().ID }) {
 		t.Errorf("the demo is still whitelisted: %+v", p.Items)
 	}
-	check(t, w.Consumer.DeleteEndpoint(ctx, in.ID, 0)) // it can be put away
+	check(t, w.Consumer.DeleteEndpoint(ctx, in.ID, domain.RemoveInput{})) // it can be put away
 }

@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,8 +75,13 @@ type EndpointZone struct {
 	ENIID          string
 	Address        string
 	LoadBalancerID string // the resource of the same zone it leads to
+	Manual         bool   // the service's owner chose it
+	ReplacedID     string // the resource it led to before, which keeps its older flows; "" if there are none
+	Era            int64  // of its flows: the engine cuts those of another one
 	Status         ZoneStatus
-	EngineError    string // why it does not come up, as last observed
+	Rejected       bool       // the service's owner rejected this zone alone
+	DrainUntil     *time.Time // it is revoked, and its live flows may go on until then
+	EngineError    string     // why it does not come up, as last observed
 }
 
 // EndpointInput is what makes an endpoint. An empty name gets a generated one.
@@ -112,7 +116,9 @@ type EndpointUpdate struct {
 type EndpointConnection struct {
 	Status          ConnectionStatus
 	Decision        Decision
-	Bandwidth       int
+	Bandwidth       int        // Mbit/s in each direction; 0: no limit
+	MaxConnections  int        // live flows; 0: no limit
+	DrainUntil      *time.Time // as in [ConnectionSummary]
 	RequestMessage  string
 	RequestedBy     string
 	DecisionMessage string
@@ -200,9 +206,13 @@ func (s *Scope) CreateEndpoint(ctx context.Context, in EndpointInput) (*Endpoint
 		if err := errors.Join(faults[:]...); err != nil {
 			return err
 		}
+		usual, err := t.capacity(svc, "", 0, 0)
+		if err != nil {
+			return err
+		}
 		l.Connection = Connection{
 			EndpointID: l.ID, ServiceID: svc.ID, ProviderID: svc.AccountID, ConsumerID: s.account.ID, Status: Disconnected, Decision: Waiting,
-			Bandwidth: svc.Bandwidth, RequestMessage: message, RequestedBy: s.user.Name, WaitingSince: t.now, Rank: t.now.UnixMicro(),
+			Bandwidth: usual.Bandwidth, RequestMessage: message, RequestedBy: s.user.Name, WaitingSince: t.now, Rank: t.now.UnixMicro(),
 			Version: 1, CreatedAt: t.now, UpdatedAt: t.now,
 		}
 		if err := errors.Join(t.Create(&l.Endpoint).Error, t.Create(&l.Connection).Error); err != nil {
@@ -234,7 +244,7 @@ func (s *Scope) CreateEndpoint(ctx context.Context, in EndpointInput) (*Endpoint
 			return nil
 		}
 		before := l.facts()
-		if err := t.move(l, Accept, map[string]any{"decision": Accepted, "decided_at": t.now, "rank": t.now.UnixMicro()}); err != nil {
+		if err := t.move(l, Accept, nil, map[string]any{"decision": Accepted, "decided_at": t.now, "rank": t.now.UnixMicro()}); err != nil {
 			return err
 		}
 		return t.auditLink(l, "AutoAcceptConnection", before)
@@ -274,40 +284,13 @@ func (t *tx) addZone(l *link, v *VPC, in EndpointZoneInput, resources []ServiceR
 		return EndpointZone{}, err
 	}
 	z := EndpointZone{EndpointID: l.ID, ZoneID: p.ZoneID, AccountID: l.AccountID, VSwitchID: p.VSwitchID, ENIID: newENI(), Address: p.Address, Status: ZoneCreating}
-	if z.LoadBalancerID, err = t.allocate(z.ZoneID, resources); err != nil {
+	if z.LoadBalancerID, err = allocate(z.ZoneID, resources); err != nil {
 		return z, err
 	}
 	if err := t.Create(&z).Error; err != nil {
 		return z, fmt.Errorf("create zone: %w", err)
 	}
 	return z, nil
-}
-
-// allocate chooses a load balancer of a service for a zone of an endpoint: of those
-// that are given to new zones, the one that fewest lead to.
-func (t *tx) allocate(zone string, resources []ServiceResource) (string, error) {
-	var has, here []string
-	for _, r := range resources {
-		if !slices.Contains(has, r.ZoneID) {
-			has = append(has, r.ZoneID)
-		}
-		if r.ZoneID == zone && r.AutoAllocate {
-			here = append(here, r.LoadBalancerID)
-		}
-	}
-	switch {
-	case len(has) == 0:
-		return "", invalid("zone_id", "zone_without_resource", "The service has no load balancer in any zone yet.")
-	case len(here) == 0:
-		return "", invalid("zone_id", "zone_without_resource", "The service has no load balancer in zone %s. It has one in %s.", zone, listed(has))
-	case len(here) == 1:
-		return here[0], nil
-	}
-	uses, err := zoneUses(t.DB, here)
-	if err != nil {
-		return "", err
-	}
-	return slices.MinFunc(here, func(a, b string) int { return cmp.Compare(uses[place{a, zone}], uses[place{b, zone}]) }), nil
 }
 
 // endpointGroups checks the security groups that an endpoint shall have: at least
@@ -432,15 +415,16 @@ func summarizeEndpoints(db *gorm.DB, endpoints []Endpoint) (map[string]EndpointS
 	for _, c := range connections {
 		sum := out[c.EndpointID]
 		sum.Connection = EndpointConnection{
-			Status: c.Status, Decision: c.Decision, Bandwidth: c.Bandwidth, RequestMessage: c.RequestMessage, RequestedBy: c.RequestedBy,
+			Status: c.Status, Decision: c.Decision, Bandwidth: c.Bandwidth, MaxConnections: c.MaxConnections, RequestMessage: c.RequestMessage, RequestedBy: c.RequestedBy,
 			DecisionMessage: c.DecisionMessage, DecidedAt: c.DecidedAt, ExpiresAt: c.ExpiresAt, WaitingSince: c.WaitingSince,
 		}
 		out[c.EndpointID] = sum
 	}
 	for _, z := range zones {
-		z.LoadBalancerID = "" // the provider's
+		z.LoadBalancerID, z.ReplacedID, z.Manual, z.Era = "", "", false, 0 // the provider's
 		sum := out[z.EndpointID]
 		sum.Zones = append(sum.Zones, z)
+		sum.Connection.DrainUntil = drainUntil(sum.Zones)
 		out[z.EndpointID] = sum
 	}
 	return out, nil
@@ -589,7 +573,7 @@ func (s *Scope) AddEndpointZone(ctx context.Context, id string, in EndpointZoneI
 			return err
 		}
 		if l.Connection.carries() {
-			if err := t.moveZones(l, ZoneAllow, l.Zones[len(l.Zones)-1].ZoneID); err != nil {
+			if err := t.moveZones(l, ZoneAllow, nil, l.Zones[len(l.Zones)-1].ZoneID); err != nil {
 				return err
 			}
 		}
@@ -605,17 +589,27 @@ func unwrapZone(err error) error {
 	return err
 }
 
-// RemoveEndpointZone takes an endpoint out of a zone. Its live flows there are
-// reset, and its address is free once the engine has let go.
+// RemoveInput says what becomes of live flows.
+type RemoveInput struct {
+	Drain   int   // seconds that they may go on, to 900; 0: they are cut at once
+	Version int64 // that the form showed; 0 is not checked
+}
+
+// RemoveEndpointZone takes an endpoint out of a zone. New flows are refused from now
+// on, and live ones are reset at once, or at the end of in.Drain; its address is
+// free once the engine has let go.
 //
-// Errors: NotFound; Conflict as for UpdateEndpoint.
-func (s *Scope) RemoveEndpointZone(ctx context.Context, id, zoneID string, version int64) error {
-	return s.onEndpoint(ctx, id, version, func(t *tx, l *link) error {
+// Errors: NotFound; Invalid; Conflict as for UpdateEndpoint.
+func (s *Scope) RemoveEndpointZone(ctx context.Context, id, zoneID string, in RemoveInput) error {
+	if err := validDrain("drain", in.Drain); err != nil {
+		return err
+	}
+	return s.onEndpoint(ctx, id, in.Version, func(t *tx, l *link) error {
 		if !slices.ContainsFunc(l.Zones, func(z EndpointZone) bool { return z.ZoneID == zoneID && z.Status != ZoneDeleting }) {
 			return fail(NotFound, "endpoint_zone_not_found", "The endpoint is not in zone %s.", zoneID)
 		}
 		before := l.facts()
-		if err := t.moveZones(l, ZoneRemove, zoneID); err != nil {
+		if err := t.moveZones(l, ZoneRemove, t.after(in.Drain), zoneID); err != nil {
 			return err
 		}
 		if err := t.refit(l); err != nil {
@@ -625,13 +619,17 @@ func (s *Scope) RemoveEndpointZone(ctx context.Context, id, zoneID string, versi
 	})
 }
 
-// DeleteEndpoint deletes an endpoint with its zones. Live flows are reset; it is
-// [EndpointDeleting] until the engine has let go of it, and then gone.
+// DeleteEndpoint deletes an endpoint with its zones. Live flows are reset at once,
+// or at the end of in.Drain; it is [EndpointDeleting] until the engine has let go of
+// it, and then gone.
 //
-// Errors: NotFound; Conflict if it is protected, changed since version or is being
-// deleted already.
-func (s *Scope) DeleteEndpoint(ctx context.Context, id string, version int64) error {
-	return s.onEndpoint(ctx, id, version, func(t *tx, l *link) error {
+// Errors: NotFound; Invalid; Conflict if it is protected, changed since in.Version
+// or is being deleted already.
+func (s *Scope) DeleteEndpoint(ctx context.Context, id string, in RemoveInput) error {
+	if err := validDrain("drain", in.Drain); err != nil {
+		return err
+	}
+	return s.onEndpoint(ctx, id, in.Version, func(t *tx, l *link) error {
 		if l.Protected {
 			return fail(Conflict, "endpoint_protected", "Endpoint %s is protected. Take its protection away first.", l.Name)
 		}
@@ -639,7 +637,7 @@ func (s *Scope) DeleteEndpoint(ctx context.Context, id string, version int64) er
 		if err := t.moveEndpoint(l, EndpointRemove); err != nil {
 			return err
 		}
-		if err := t.move(l, Remove, nil); err != nil {
+		if err := t.move(l, Remove, t.after(in.Drain), nil); err != nil {
 			return err
 		}
 		return t.auditLink(l, "DeleteEndpoint", before)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"gorm.io/gorm"
 )
@@ -74,7 +75,14 @@ type EngineEndpoint struct {
 	Version   int64          // of the connection; the engine's reports name it
 	Groups    []string       // security groups, sorted
 	Zones     []EndpointZone // by zone, as far as the engine needs them
+
+	Bandwidth      int // Mbit/s in each direction; 0: no limit
+	MaxConnections int // live flows; 0: no limit
 }
+
+// DrainUntil returns until when live flows may go on in some zone, though the
+// connection does not carry; zero if they may not.
+func (e EngineEndpoint) DrainUntil() time.Time { return value(drainUntil(e.Zones)) }
 
 // Carries reports whether the zone's state lets traffic pass.
 func (z EndpointZone) Carries() bool { return z.Status.carries() }
@@ -318,11 +326,11 @@ func (y *System) EngineEndpoints(ctx context.Context, ids []string) ([]EngineEnd
 	at := map[string]int{}
 	// The connection is read before the zones: what changes in between belongs to a
 	// newer version, and will be read again.
-	err := scanRows(db, "SELECT e.id, e.service_id, e.vpc_id, c.status, c.decision, c.version FROM endpoints e JOIN connections c ON c.endpoint_id = e.id", "e.id", ids,
+	err := scanRows(db, "SELECT e.id, e.service_id, e.vpc_id, c.status, c.decision, c.version, c.bandwidth, c.max_connections FROM endpoints e JOIN connections c ON c.endpoint_id = e.id", "e.id", ids,
 		func(scan func(...any) error) error {
 			var e EngineEndpoint
 			var c Connection
-			err := scan(&e.ID, &e.ServiceID, &e.VPCID, &c.Status, &c.Decision, &e.Version)
+			err := scan(&e.ID, &e.ServiceID, &e.VPCID, &c.Status, &c.Decision, &e.Version, &e.Bandwidth, &e.MaxConnections)
 			e.Carry = c.carries()
 			at[e.ID], out = len(out), append(out, e)
 			return err
@@ -330,10 +338,10 @@ func (y *System) EngineEndpoints(ctx context.Context, ids []string) ([]EngineEnd
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
-	err = scanRows(db, "SELECT endpoint_id, zone_id, address, load_balancer_id, status FROM endpoint_zones", "endpoint_id", ids,
+	err = scanRows(db, "SELECT endpoint_id, zone_id, address, load_balancer_id, replaced_id, era, status, drain_until FROM endpoint_zones", "endpoint_id", ids,
 		func(scan func(...any) error) error {
 			var z EndpointZone
-			err := scan(&z.EndpointID, &z.ZoneID, &z.Address, &z.LoadBalancerID, &z.Status)
+			err := scan(&z.EndpointID, &z.ZoneID, &z.Address, &z.LoadBalancerID, &z.ReplacedID, &z.Era, &z.Status, &z.DrainUntil)
 			if i, ok := at[z.EndpointID]; ok {
 				out[i].Zones = append(out[i].Zones, z)
 			}

@@ -48,12 +48,12 @@ func (y *System) expire(ctx context.Context, was Connection) error {
 			return err
 		}
 		before := l.facts()
-		d := terms{Decision: Expired, Message: "The approval has come to its end.", Bandwidth: was.Bandwidth}
+		d := terms{Decision: Expired, Message: "The approval has come to its end.", capacity: was.capacity()}
 		if was.Decision == Waiting {
 			d.Decision, d.Message = Rejected, "Nobody answered the request in time."
 		}
 		d.DecidedAt, d.Rank = &t.now, t.now.UnixMicro()
-		err = t.move(l, Reject, d.values())
+		err = t.move(l, Reject, t.after(was.ExpiryDrain), d.values())
 		if err != nil {
 			return err
 		}

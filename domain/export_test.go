@@ -16,7 +16,7 @@ func Traced(s *Scope, f func(sql string)) *Scope {
 	traced := *s
 	traced.store = &Store{
 		db: s.store.db.Session(&gorm.Session{Logger: tracer{logger.Discard, f}}), log: s.store.log, now: s.store.now,
-		secret: s.store.secret, plane: s.store.plane, wake: s.store.wake,
+		secret: s.store.secret, loose: s.store.loose, plane: s.store.plane, wake: s.store.wake,
 	}
 	return &traced
 }

@@ -228,6 +228,42 @@ func init() {
 			return err
 		}),
 
+		"CutConnection": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.CutConnection(ctx, f.id["endpoint"], 0)
+			return err
+		}),
+		"AcceptZone": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.AcceptZone(ctx, f.id["endpoint"], domaintest.ZoneH, 0)
+			return err
+		}),
+		"RejectZone": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.RejectZone(ctx, f.id["endpoint"], domaintest.ZoneH, domain.RejectZoneInput{})
+			return err
+		}),
+		"ReplaceResource": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.ReplaceResource(ctx, f.id["endpoint"], domaintest.ZoneH, domain.ReplaceInput{LoadBalancerID: f.id["load balancer"]})
+			return err
+		}),
+		"CloseReplaced": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.CloseReplaced(ctx, f.id["endpoint"], domaintest.ZoneH, 0)
+			return err
+		}),
+		"AllocateResource": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.AllocateResource(ctx, f.id["endpoint"], domaintest.ZoneH, domain.AllocateInput{LoadBalancerID: f.id["load balancer"]})
+			return err
+		}),
+		"UpdateResource": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			return s.UpdateResource(ctx, f.id["service"], domain.ResourceUpdate{LoadBalancerID: f.id["load balancer"], ZoneID: domaintest.ZoneH, AutoAllocate: true})
+		}),
+		"MoveResource": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.MoveResource(ctx, f.id["service"], domain.MoveInput{ZoneID: domaintest.ZoneH, From: f.id["load balancer"], To: f.id["load balancer"]})
+			return err
+		}),
+		"MoveResource/balancers": refuses(domain.WriteProvide, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			_, err := s.MoveResource(ctx, f.strangers, domain.MoveInput{ZoneID: domaintest.ZoneH, From: f.id["load balancer"], To: f.id["load balancer"]})
+			return err
+		}),
+
 		"Catalogue": lists(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) { return s.Catalogue(ctx, first) }, "service", "service name"),
 		"Catalogue/text": lists(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, _ *fixture) (any, error) {
 			return s.Catalogue(ctx, domain.Query{Limit: 10, Text: "API"})
@@ -260,10 +296,13 @@ func init() {
 			return s.AddEndpointZone(ctx, f.id["endpoint"], domain.EndpointZoneInput{VSwitchID: ownVPC(ctx, s).VSwitches[0].ID}, 0)
 		}),
 		"RemoveEndpointZone": refuses(domain.WriteConsume, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			return s.RemoveEndpointZone(ctx, f.id["endpoint"], domaintest.ZoneH, 0)
+			return s.RemoveEndpointZone(ctx, f.id["endpoint"], domaintest.ZoneH, domain.RemoveInput{})
 		}),
 		"DeleteEndpoint": refuses(domain.WriteConsume, func(ctx context.Context, s *domain.Scope, f *fixture) error {
-			return s.DeleteEndpoint(ctx, f.id["endpoint"], 0)
+			return s.DeleteEndpoint(ctx, f.id["endpoint"], domain.RemoveInput{})
+		}),
+		"CutEndpoint": refuses(domain.WriteConsume, func(ctx context.Context, s *domain.Scope, f *fixture) error {
+			return s.CutEndpoint(ctx, f.id["endpoint"], 0)
 		}),
 		"TestEndpoint": refuses(domain.WriteConsume, func(ctx context.Context, s *domain.Scope, f *fixture) error {
 			_, err := s.TestEndpoint(ctx, f.id["endpoint"], domain.TestInput{})

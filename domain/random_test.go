@@ -37,7 +37,7 @@ func TestRandomLives(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { // also after a failure, for the next life has the same addresses
-			_ = m.Consumer.DeleteEndpoint(ctx, ep.ID, 0)
+			_ = m.Consumer.DeleteEndpoint(ctx, ep.ID, domain.RemoveInput{})
 			m.Follow()
 		}()
 		var (
@@ -79,7 +79,15 @@ func TestRandomLives(t *testing.T) {
 		zone := func(t *rapid.T) string {
 			return rapid.SampledFrom([]string{domaintest.ZoneH, domaintest.ZoneI}).Draw(t, "zone")
 		}
+		drain := func(t *rapid.T) int { return rapid.SampledFrom([]int{0, 5, 60}).Draw(t, "drain") }
 		var undone bool // approved before the last decision
+		rejected := func(t *rapid.T, zone string) (by bool) {
+			err := m.Store.DB().Model(&domain.EndpointZone{}).Where("endpoint_id = ? AND zone_id = ?", ep.ID, zone).Pluck("rejected", &by).Error
+			if err != nil {
+				t.Fatal(err)
+			}
+			return by
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"accept": func(t *rapid.T) {
 				in := domain.AcceptInput{}
@@ -90,12 +98,24 @@ func TestRandomLives(t *testing.T) {
 				person(err, func() { undone, approved = approved, true })
 			},
 			"reject": func(t *rapid.T) {
-				_, err := provider(t).RejectConnection(ctx, ep.ID, domain.RejectInput{})
+				_, err := provider(t).RejectConnection(ctx, ep.ID, domain.RejectInput{Drain: drain(t)})
 				person(err, func() { undone, approved = approved, false })
 			},
 			"undo": func(t *rapid.T) {
 				_, err := provider(t).UndoDecision(ctx, ep.ID, 0)
 				person(err, func() { approved = undone })
+			},
+			"cut": func(t *rapid.T) {
+				_, err := provider(t).CutConnection(ctx, ep.ID, 0)
+				person(err, func() {})
+			},
+			"reject zone": func(t *rapid.T) {
+				_, err := provider(t).RejectZone(ctx, ep.ID, zone(t), domain.RejectZoneInput{Drain: drain(t)})
+				person(err, func() {})
+			},
+			"accept zone": func(t *rapid.T) {
+				_, err := provider(t).AcceptZone(ctx, ep.ID, zone(t), 0)
+				person(err, func() {})
 			},
 			"modify": func(t *rapid.T) {
 				_, err := provider(t).ModifyConnection(ctx, ep.ID, domain.ModifyInput{Bandwidth: new(200)})
@@ -113,13 +133,15 @@ func TestRandomLives(t *testing.T) {
 			"add zone": func(t *rapid.T) {
 				person(m.Consumer.AddEndpointZone(ctx, ep.ID, domain.EndpointZoneInput{VSwitchID: switches[zone(t)].ID}, 0), func() {})
 			},
-			"remove zone": func(t *rapid.T) { person(m.Consumer.RemoveEndpointZone(ctx, ep.ID, zone(t), 0), func() {}) },
+			"remove zone": func(t *rapid.T) {
+				person(m.Consumer.RemoveEndpointZone(ctx, ep.ID, zone(t), domain.RemoveInput{Drain: drain(t)}), func() {})
+			},
 			"groups": func(*rapid.T) {
 				person(m.Consumer.UpdateEndpoint(ctx, ep.ID, domain.EndpointUpdate{GroupIDs: &[]string{m.group.ID}}), func() {})
 			},
 			"delete": func(t *rapid.T) {
 				if rapid.IntRange(0, 4).Draw(t, "really") == 0 {
-					person(m.Consumer.DeleteEndpoint(ctx, ep.ID, 0), func() { deleting = true })
+					person(m.Consumer.DeleteEndpoint(ctx, ep.ID, domain.RemoveInput{Drain: drain(t)}), func() { deleting = true })
 				}
 			},
 			"engine applies": func(*rapid.T) { engine = wants() },
@@ -162,8 +184,14 @@ func TestRandomLives(t *testing.T) {
 					if z.Carries() && !e.Carry {
 						t.Fatalf("zone %s is %s in a connection that does not carry", z.ZoneID, z.Status)
 					}
-					if e.Carry && !z.Carries() && z.Status != domain.ZoneDeleting {
+					if e.Carry && !z.Carries() && z.Status != domain.ZoneDeleting && !rejected(t, z.ZoneID) {
 						t.Fatalf("zone %s is %s in a connection that carries", z.ZoneID, z.Status)
+					}
+					if z.Carries() && rejected(t, z.ZoneID) {
+						t.Fatalf("zone %s is %s, though it is rejected", z.ZoneID, z.Status)
+					}
+					if z.DrainUntil != nil && z.Status != domain.ZoneDisconnecting && z.Status != domain.ZoneDeleting {
+						t.Fatalf("zone %s drains, and is %s", z.ZoneID, z.Status)
 					}
 				}
 				switch d.Connection.Status {

@@ -120,9 +120,11 @@ func zoneEvent(z EndpointZone, r ZoneReport) ZoneEvent {
 	switch {
 	case z.Status == ZoneCreating:
 		return ZoneReady
-	case z.Status == ZoneConnecting && r.Carrying:
+	case (z.Status == ZoneConnecting || z.Status == ZoneMigrating) && r.Carrying && z.ReplacedID != "":
+		return ZoneMoved
+	case (z.Status == ZoneConnecting || z.Status == ZoneMigrating) && r.Carrying:
 		return ZoneUp
-	case z.Status == ZoneConnected && !r.Carrying:
+	case (z.Status == ZoneConnected || z.Status == ZoneMigrated) && !r.Carrying:
 		return ZoneLost
 	case z.Status == ZoneDisconnecting && !r.Carrying:
 		return ZoneDown
@@ -135,7 +137,7 @@ func zoneEvent(z EndpointZone, r ZoneReport) ZoneEvent {
 func (l *link) connectionEvent(r EndpointReport) ConnectionEvent {
 	up, carrying := true, false
 	for _, z := range l.Zones {
-		up = up && (z.Status == ZoneDeleting || z.Status == ZoneConnected || z.Status == ZoneMigrating || z.Status == ZoneMigrated)
+		up = up && z.Status != ZoneCreating && z.Status != ZoneWait && z.Status != ZoneConnecting // others are there, or shall not be
 		carrying = carrying || r.Zones[z.ZoneID].Carrying
 	}
 	switch l.Connection.Status {
@@ -193,7 +195,7 @@ func (t *tx) reportEndpoint(r EndpointReport) error {
 	}
 	action := "ZonesChanged"
 	if event := l.connectionEvent(r); event != "" {
-		if err := t.move(l, event, nil); err != nil {
+		if err := t.move(l, event, nil, nil); err != nil {
 			return err
 		}
 		action = observed[event]
@@ -224,7 +226,7 @@ func (t *tx) reportZones(l *link, r EndpointReport) error {
 			continue
 		}
 		if event := zoneEvent(z, zr); event != "" {
-			if err := t.moveZones(l, event, z.ZoneID); err != nil {
+			if err := t.moveZones(l, event, nil, z.ZoneID); err != nil {
 				return err
 			}
 		}

@@ -36,7 +36,7 @@ type Service struct {
 	Status        ServiceStatus
 	ResourceType  string // TypeNLB or TypeCLB: of all its load balancers
 	AutoAccept    bool   // accept every whitelisted account without asking
-	Bandwidth     int    // Mbit/s a connection gets by default; 0: no limit
+	Bandwidth     int    // Mbit/s a connection gets by default; 0: as [BandwidthRule] says for the kind
 	ZoneAffinity  bool
 	Payer         string // PayerConsumer, PayerProvider
 	PendingExpiry int    // hours after which a waiting request is rejected; 0: never
@@ -77,7 +77,7 @@ type ServiceInput struct {
 	ResourceType    string   // likewise; "" is TypeNLB
 	Accounts        string   // to whitelist, as [Scope.AddToWhitelist] takes them
 	AutoAccept      bool
-	Bandwidth       int // Mbit/s, 100 to 50000; 0: no limit
+	Bandwidth       int // Mbit/s a connection gets by default; 0: as for the kind of load balancers
 	ZoneAffinity    bool
 	Payer           string // "" is PayerConsumer
 	PendingExpiry   int    // hours, up to a year; 0: never
@@ -124,19 +124,14 @@ type ResourceDetail struct {
 	LoadBalancerName string
 	Address          string // of the load balancer in the zone: what its servers see
 	Endpoints        int    // zones of endpoints that lead to it, of this service or others
+	Replaced         int    // zones that led to it, and whose older flows it still has
 	Health           ZoneHealth
 }
 
 const (
-	minBandwidth, maxBandwidth = 100, 50_000 // Mbit/s of an NLB
-	maxPendingExpiry           = 366 * 24    // hours
-	maxNewResources            = 10          // load balancers in one call
+	maxPendingExpiry = 366 * 24 // hours
+	maxNewResources  = 10       // load balancers in one call
 )
-
-// bandwidth checks a limit of a connection: 0 is none.
-func bandwidth(field string, mbits int) (int, error) {
-	return within(field, mbits, 0, minBandwidth, maxBandwidth, "Mbit/s")
-}
 
 // Services lists the services of the account by name. Filter: decision=waiting
 // keeps those that somebody waits for.
@@ -272,14 +267,18 @@ func (s *Scope) Service(ctx context.Context, id string) (*ServiceDetail, error) 
 	if err := db.Where("load_balancer_id IN ?", balancers).Find(&zones).Error; err != nil {
 		return nil, fmt.Errorf("read addresses of load balancers: %w", err)
 	}
-	used, err := zoneUses(db, balancers)
+	used, err := zoneUses(db, "load_balancer_id", balancers)
+	if err != nil {
+		return nil, err
+	}
+	replaced, err := zoneUses(db, "replaced_id", balancers)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range f.resources {
 		rd := ResourceDetail{
 			ServiceResource: r, LoadBalancerName: f.balancers[r.LoadBalancerID].Name, Endpoints: used[place{r.LoadBalancerID, r.ZoneID}],
-			Health: f.health(r.LoadBalancerID, r.ZoneID),
+			Replaced: replaced[place{r.LoadBalancerID, r.ZoneID}], Health: f.health(r.LoadBalancerID, r.ZoneID),
 		}
 		if i := slices.IndexFunc(zones, func(z LoadBalancerZone) bool { return z.LoadBalancerID == r.LoadBalancerID && z.ZoneID == r.ZoneID }); i >= 0 {
 			rd.Address = zones[i].Address
@@ -299,20 +298,21 @@ func (s *Scope) Service(ctx context.Context, id string) (*ServiceDetail, error) 
 // place is a load balancer in a zone.
 type place struct{ balancer, zone string }
 
-// zoneUses counts the zones of endpoints that lead to each place of load balancers.
-func zoneUses(db *gorm.DB, balancers []string) (map[place]int, error) {
+// zoneUses counts the zones of endpoints that have each place of load balancers in a
+// column.
+func zoneUses(db *gorm.DB, column string, balancers []string) (map[place]int, error) {
 	var rows []struct {
-		LoadBalancerID, ZoneID string
-		N                      int
+		Balancer, ZoneID string
+		N                int
 	}
-	err := db.Model(&EndpointZone{}).Select("load_balancer_id, zone_id, COUNT(*) AS n").Where("load_balancer_id IN ?", balancers).
-		Group("load_balancer_id, zone_id").Scan(&rows).Error
+	err := db.Model(&EndpointZone{}).Select(column+" AS balancer, zone_id, COUNT(*) AS n").Where(column+" IN ? AND "+column+" <> ''", balancers).
+		Group(column + ", zone_id").Scan(&rows).Error
 	if err != nil {
 		return nil, fmt.Errorf("count zones of endpoints: %w", err)
 	}
 	uses := map[place]int{}
 	for _, r := range rows {
-		uses[place{r.LoadBalancerID, r.ZoneID}] = r.N
+		uses[place{r.Balancer, r.ZoneID}] = r.N
 	}
 	return uses, nil
 }
@@ -358,7 +358,7 @@ func (t *tx) addService(in ServiceInput, demo bool) (*Service, error) {
 	}
 	svc.Name, faults[1] = validNameOr(name, svc.ID)
 	svc.Description, faults[2] = validDescription("description", in.Description)
-	svc.Bandwidth, faults[3] = bandwidth("bandwidth", in.Bandwidth)
+	svc.Bandwidth, faults[3] = bandwidthRule(svc.ResourceType, t.loose).check("bandwidth", in.Bandwidth)
 	svc.PendingExpiry, faults[4] = within("pending_expiry", in.PendingExpiry, 0, 1, maxPendingExpiry, "hours")
 	if svc.Payer != PayerConsumer && svc.Payer != PayerProvider {
 		faults[5] = invalid("payer", "invalid_payer", "The payer is %s or %s.", PayerConsumer, PayerProvider)
@@ -458,7 +458,7 @@ func (s *Scope) UpdateService(ctx context.Context, id string, in ServiceUpdate) 
 			set("auto_accept", svc.AutoAccept, *in.AutoAccept, nil)
 		}
 		if in.Bandwidth != nil {
-			mbits, err := bandwidth("bandwidth", *in.Bandwidth)
+			mbits, err := bandwidthRule(svc.ResourceType, t.loose).check("bandwidth", *in.Bandwidth)
 			set("bandwidth", svc.Bandwidth, mbits, err)
 		}
 		if in.ZoneAffinity != nil {
@@ -515,7 +515,7 @@ func (s *Scope) DeleteService(ctx context.Context, id string) error {
 			if err != nil {
 				return err
 			}
-			if err := t.move(l, ServiceGone, nil); err != nil {
+			if err := t.move(l, ServiceGone, nil, nil); err != nil {
 				return err
 			}
 			if l.AccountID == t.account {
@@ -641,14 +641,18 @@ func (s *Scope) RemoveResource(ctx context.Context, serviceID, balancerID, zoneI
 		if err := first(t.DB, KindLoadBalancer, &r, "service_id = ? AND load_balancer_id = ? AND zone_id = ?", serviceID, balancerID, zoneID); err != nil {
 			return err
 		}
-		var bound []string
-		err = t.Model(&EndpointZone{}).Where("load_balancer_id = ? AND zone_id = ? AND endpoint_id IN (?)", balancerID, zoneID,
-			t.Model(&Endpoint{}).Select("id").Where("service_id = ?", serviceID)).Order("endpoint_id").Limit(maxNamedUses).Pluck("endpoint_id", &bound).Error
-		if err != nil {
-			return fmt.Errorf("find endpoints of resource: %w", err)
-		}
-		if len(bound) > 0 {
-			return fail(Conflict, "resource_in_use", "Endpoints lead to this load balancer in zone %s: %s. It can be detached when they have left the zone.", zoneID, strings.Join(bound, ", "))
+		for _, use := range []struct{ column, refusal string }{
+			{"load_balancer_id", "Endpoints lead to this load balancer in zone %s: %s. Lead them to another one first."},
+			{"replaced_id", "This load balancer still has older flows in zone %s, of %s. Close them first."},
+		} {
+			var bound []string
+			err := zonesOn(t.DB, serviceID, zoneID, use.column, balancerID).Order("endpoint_id").Limit(maxNamedUses).Pluck("endpoint_id", &bound).Error
+			if err != nil {
+				return fmt.Errorf("find endpoints of resource: %w", err)
+			}
+			if len(bound) > 0 {
+				return fail(Conflict, "resource_in_use", use.refusal, zoneID, strings.Join(bound, ", "))
+			}
 		}
 		var rest []ServiceResource
 		if err := t.Where("service_id = ? AND zone_id = ? AND load_balancer_id <> ?", serviceID, zoneID, balancerID).Find(&rest).Error; err != nil {

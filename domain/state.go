@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"gorm.io/gorm/clause"
 )
@@ -66,22 +67,26 @@ type ZoneEvent string
 
 // The events of an endpoint's zone.
 const (
-	ZoneReady  ZoneEvent = "ready"  // its network interface is there
-	ZoneAllow  ZoneEvent = "allow"  // its connection shall carry
-	ZoneUp     ZoneEvent = "up"     // its listeners accept
-	ZoneLost   ZoneEvent = "lost"   // its listeners accept no more, though they should
-	ZoneRevoke ZoneEvent = "revoke" // its connection shall no longer carry
-	ZoneDown   ZoneEvent = "down"   // it does not carry and no flow is left
-	ZoneRemove ZoneEvent = "remove" // it is being deleted, alone or with its endpoint
+	ZoneReady   ZoneEvent = "ready"   // its network interface is there
+	ZoneAllow   ZoneEvent = "allow"   // it shall carry, alone or with its connection
+	ZoneUp      ZoneEvent = "up"      // its listeners accept
+	ZoneLost    ZoneEvent = "lost"    // its listeners accept no more, though they should
+	ZoneMigrate ZoneEvent = "migrate" // it leads to another load balancer from now on, or lets go of the former one
+	ZoneMoved   ZoneEvent = "moved"   // its listeners accept, and the former load balancer keeps what it has
+	ZoneRevoke  ZoneEvent = "revoke"  // it shall no longer carry, alone or with its connection
+	ZoneDown    ZoneEvent = "down"    // it does not carry and no flow is left
+	ZoneRemove  ZoneEvent = "remove"  // it is being deleted, alone or with its endpoint
 )
 
 var zoneMoves = machine[ZoneEvent, ZoneStatus]{
-	ZoneReady:  {From: []ZoneStatus{ZoneCreating}, To: ZoneWait, By: byEngine},
-	ZoneAllow:  {From: []ZoneStatus{ZoneCreating, ZoneWait, ZoneDisconnecting, ZoneDisconnected}, To: ZoneConnecting, By: byProvider},
-	ZoneUp:     {From: []ZoneStatus{ZoneConnecting}, To: ZoneConnected, By: byEngine},
-	ZoneLost:   {From: []ZoneStatus{ZoneConnected}, To: ZoneConnecting, By: byEngine},
-	ZoneRevoke: {From: []ZoneStatus{ZoneCreating, ZoneWait, ZoneConnecting, ZoneConnected, ZoneMigrating, ZoneMigrated}, To: ZoneDisconnecting, By: byProvider},
-	ZoneDown:   {From: []ZoneStatus{ZoneDisconnecting}, To: ZoneDisconnected, By: byEngine},
+	ZoneReady:   {From: []ZoneStatus{ZoneCreating}, To: ZoneWait, By: byEngine},
+	ZoneAllow:   {From: []ZoneStatus{ZoneCreating, ZoneWait, ZoneDisconnecting, ZoneDisconnected}, To: ZoneConnecting, By: byProvider},
+	ZoneUp:      {From: []ZoneStatus{ZoneConnecting, ZoneMigrating}, To: ZoneConnected, By: byEngine},
+	ZoneLost:    {From: []ZoneStatus{ZoneConnected, ZoneMigrated}, To: ZoneConnecting, By: byEngine},
+	ZoneMigrate: {From: []ZoneStatus{ZoneConnected, ZoneMigrated}, To: ZoneMigrating, By: byProvider},
+	ZoneMoved:   {From: []ZoneStatus{ZoneConnecting, ZoneMigrating}, To: ZoneMigrated, By: byEngine},
+	ZoneRevoke:  {From: []ZoneStatus{ZoneCreating, ZoneWait, ZoneConnecting, ZoneConnected, ZoneMigrating, ZoneMigrated}, To: ZoneDisconnecting, By: byProvider},
+	ZoneDown:    {From: []ZoneStatus{ZoneDisconnecting}, To: ZoneDisconnected, By: byEngine},
 	ZoneRemove: {
 		From: []ZoneStatus{ZoneCreating, ZoneWait, ZoneConnecting, ZoneConnected, ZoneDisconnecting, ZoneDisconnected, ZoneMigrating, ZoneMigrated},
 		To:   ZoneDeleting, By: byConsumer,
@@ -165,8 +170,9 @@ func (t *tx) lockLink(kind, where string, args ...any) (*link, error) {
 // move is the only writer of a connection's status. It lets the zones follow and
 // tells whom it concerns; set are other columns to write. What people decide makes
 // a new version, which the engine then reports about. What the engine reports does
-// not, so a form stays good while a connection comes up.
-func (t *tx) move(l *link, event ConnectionEvent, set map[string]any) error {
+// not, so a form stays good while a connection comes up. Where the event revokes,
+// live flows may go on until then; nil cuts them.
+func (t *tx) move(l *link, event ConnectionEvent, until *time.Time, set map[string]any) error {
 	to, ok := connectionMoves.after(l.Connection.Status, event)
 	if !ok {
 		return fail(Conflict, "connection_status", "This connection is %s. It cannot be %s now.", l.Connection.Status, participles[event])
@@ -181,10 +187,17 @@ func (t *tx) move(l *link, event ConnectionEvent, set map[string]any) error {
 	if err := t.updateConnection(l, wanted, values); err != nil {
 		return err
 	}
-	if zone, ok := zonesFollow[event]; ok {
-		return t.moveZones(l, zone)
+	zone, ok := zonesFollow[event]
+	if !ok {
+		return nil
 	}
-	return nil
+	var follow []string
+	for _, z := range l.Zones {
+		if event != Restore || !z.Rejected { // what was rejected by itself stays so
+			follow = append(follow, z.ZoneID)
+		}
+	}
+	return t.moveZones(l, zone, until, follow...)
 }
 
 // participles are the events of people in sentences.
@@ -230,21 +243,64 @@ func (t *tx) linkTouched(l *link) {
 }
 
 // moveZones is the only writer of a zone's status. It moves the zones that are
-// named, or all, as far as the event concerns them in their state.
-func (t *tx) moveZones(l *link, event ZoneEvent, named ...string) error {
+// named, as far as the event concerns them in their state. Where it revokes, their
+// live flows may go on until then, nil cuts them, and what was to end sooner still
+// does.
+func (t *tx) moveZones(l *link, event ZoneEvent, until *time.Time, named ...string) error {
+	revokes := event == ZoneRevoke || event == ZoneRemove
 	for i := range l.Zones {
 		z := &l.Zones[i]
-		to, ok := zoneMoves.after(z.Status, event)
-		if !ok || (len(named) > 0 && !slices.Contains(named, z.ZoneID)) {
+		if !slices.Contains(named, z.ZoneID) {
 			continue
 		}
-		res := t.Model(&EndpointZone{}).Where("endpoint_id = ? AND zone_id = ? AND status = ?", l.ID, z.ZoneID, z.Status).Update("status", to)
-		if err := guarded(res, KindEndpoint); err != nil {
+		to, ok := zoneMoves.after(z.Status, event)
+		if !ok && revokes {
+			to, ok = z.Status, z.DrainUntil != nil // it is leaving already
+		}
+		if !ok {
+			continue
+		}
+		set := map[string]any{"status": to, "drain_until": nil}
+		switch {
+		case revokes && z.Status.carries():
+			set["drain_until"] = until
+		case revokes:
+			set["drain_until"] = sooner(z.DrainUntil, until)
+		case event == ZoneAllow:
+			set["rejected"] = false
+		case event == ZoneDown:
+			set["replaced_id"] = ""
+		}
+		if err := t.updateZone(l, z, set); err != nil {
 			return err
 		}
-		z.Status = to
 	}
 	t.linkTouched(l)
+	return nil
+}
+
+// sooner returns the first of two moments; nil is now.
+func sooner(a, b *time.Time) *time.Time {
+	if a == nil || b == nil {
+		return nil
+	}
+	if b.Before(*a) {
+		return b
+	}
+	return a
+}
+
+// updateZone writes columns of a zone as it was read, and reads it again.
+func (t *tx) updateZone(l *link, z *EndpointZone, set map[string]any) error {
+	one := t.Model(&EndpointZone{}).Where("endpoint_id = ? AND zone_id = ? AND status = ?", l.ID, z.ZoneID, z.Status)
+	if err := guarded(one.Updates(set), KindEndpoint); err != nil {
+		return err
+	}
+	var written EndpointZone
+	if err := t.Take(&written, "endpoint_id = ? AND zone_id = ?", l.ID, z.ZoneID).Error; err != nil {
+		return fmt.Errorf("read zone: %w", err)
+	}
+	*z = written
 	return nil
 }
 

@@ -59,14 +59,16 @@ func TestConnectionMoves(t *testing.T) {
 func TestZoneMoves(t *testing.T) {
 	const down, del = ZoneDisconnecting, ZoneDeleting
 	matrix(t, zoneMoves, zoneStates, map[ZoneEvent][]ZoneStatus{
-		//           Creating        Wait            Connecting     Connected       Disconnecting    Disconnected    Migrating Migrated Deleting
-		ZoneReady:  {ZoneWait, "", "", "", "", "", "", "", ""},
-		ZoneAllow:  {ZoneConnecting, ZoneConnecting, "", "", ZoneConnecting, ZoneConnecting, "", "", ""},
-		ZoneUp:     {"", "", ZoneConnected, "", "", "", "", "", ""},
-		ZoneLost:   {"", "", "", ZoneConnecting, "", "", "", "", ""},
-		ZoneRevoke: {down, down, down, down, "", "", down, down, ""},
-		ZoneDown:   {"", "", "", "", ZoneDisconnected, "", "", "", ""},
-		ZoneRemove: {del, del, del, del, del, del, del, del, ""},
+		//            Creating        Wait            Connecting     Connected       Disconnecting    Disconnected    Migrating      Migrated        Deleting
+		ZoneReady:   {ZoneWait, "", "", "", "", "", "", "", ""},
+		ZoneAllow:   {ZoneConnecting, ZoneConnecting, "", "", ZoneConnecting, ZoneConnecting, "", "", ""},
+		ZoneUp:      {"", "", ZoneConnected, "", "", "", ZoneConnected, "", ""},
+		ZoneLost:    {"", "", "", ZoneConnecting, "", "", "", ZoneConnecting, ""},
+		ZoneMigrate: {"", "", "", ZoneMigrating, "", "", "", ZoneMigrating, ""},
+		ZoneMoved:   {"", "", ZoneMigrated, "", "", "", ZoneMigrated, "", ""},
+		ZoneRevoke:  {down, down, down, down, "", "", down, down, ""},
+		ZoneDown:    {"", "", "", "", ZoneDisconnected, "", "", "", ""},
+		ZoneRemove:  {del, del, del, del, del, del, del, del, ""},
 	})
 }
 

@@ -23,6 +23,7 @@ type Store struct {
 	log    *slog.Logger
 	now    func() time.Time
 	secret []byte // key for secrets at rest; 32 bytes
+	loose  bool   // see [Config.LooseRanges]
 	plane  DataPlane
 
 	mu      sync.Mutex
@@ -37,13 +38,16 @@ type Config struct {
 	Database string
 	// Secret encrypts access-key secrets at rest (AES-256-GCM): 32 bytes.
 	Secret []byte
-	Log    *slog.Logger     // nil: slog.Default
-	Now    func() time.Time // nil: time.Now
+	// LooseRanges lets limits of bandwidth be anything from 1 Mbit/s, and not only what
+	// the API documents for each kind of load balancer.
+	LooseRanges bool
+	Log         *slog.Logger     // nil: slog.Default
+	Now         func() time.Time // nil: time.Now
 }
 
 // Open opens the database and brings its schema up to date.
 func Open(ctx context.Context, c Config) (*Store, error) {
-	s := &Store{log: c.Log, now: c.Now, secret: c.Secret, wake: make(chan struct{}, 1), readers: map[chan []Change]struct{}{}}
+	s := &Store{log: c.Log, now: c.Now, secret: c.Secret, loose: c.LooseRanges, wake: make(chan struct{}, 1), readers: map[chan []Change]struct{}{}}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -150,6 +154,7 @@ type tx struct {
 	now     time.Time
 	by      Actor
 	account string // whose audit chain entries go to
+	loose   bool   // see [Config.LooseRanges]
 	changes []Change
 	dirty   []dirtyRow
 	entries []AuditEvent // chained at the end
@@ -213,7 +218,7 @@ func (s *Store) inTx(ctx context.Context, by Actor, account string, f func(*tx) 
 	var err error
 	for range txAttempts {
 		err = s.db.WithContext(ctx).Transaction(func(db *gorm.DB) error {
-			t = &tx{DB: db, now: s.now(), by: by, account: account, seen: map[any]struct{}{}}
+			t = &tx{DB: db, now: s.now(), by: by, account: account, loose: s.loose, seen: map[any]struct{}{}}
 			if err := f(t); err != nil {
 				return err
 			}

@@ -49,7 +49,7 @@ func TestTheOtherSide(t *testing.T) {
 		func() error {
 			return c.UpdateEndpoint(ctx, ep, domain.EndpointUpdate{Name: new("endpoint-of-the-shop-2")})
 		},
-		func() error { return c.RemoveEndpointZone(ctx, ep, m.si.ZoneID, 0) },
+		func() error { return c.RemoveEndpointZone(ctx, ep, m.si.ZoneID, domain.RemoveInput{}) },
 		func() error { return reject(t, m, ep) },
 		func() error { return undo(t, m, ep) },
 		func() error { m.Follow(); return nil },

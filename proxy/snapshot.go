@@ -235,7 +235,8 @@ type EndpointZone struct {
 	Carry        bool       `json:"carry"`               // the zone's state lets traffic pass
 	DrainUntil   time.Time  `json:"drainUntil,omitzero"` // as for the endpoint
 	LoadBalancer string     `json:"loadBalancer,omitempty"`
-	Era          int64      `json:"era,omitempty"` // a change of it cuts the zone's live flows; a change of LoadBalancer alone keeps them
+	Replaced     string     `json:"replaced,omitempty"` // load balancer that it led to before: once it is no longer named, the flows that still go by it are cut
+	Era          int64      `json:"era,omitempty"`      // a change of it cuts the zone's live flows; a change of LoadBalancer alone keeps them
 }
 
 // Observations are facts, newer than what was asked for.

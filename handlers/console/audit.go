@@ -107,16 +107,18 @@ func (k *Console) audit(c echo.Context, s *domain.Scope) error {
 // auditActions are all actions that a trail knows; a test compares them with the
 // store's.
 var auditActions = []string{
-	"AcceptConnection", "AddEndpointZone", "AddListener", "AddLoadBalancerZone", "AddMember", "AddResource", "AddSecurityGroupRule", "AddServer", "AddToWhitelist",
-	"AttachmentDown", "AttachmentUp", "AutoAcceptConnection", "ChangePassword", "ConnectionDeleted", "CreateAccessKey", "CreateAccount",
-	"CreateAttachment", "CreateEndpoint", "CreateLoadBalancer", "CreateOffer", "CreateRegion", "CreateSecurityGroup", "CreateServerGroup", "CreateService",
-	"CreateSignInLink", "CreateSite", "CreateUser", "CreateVPC", "CreateVSwitch", "CreateZone", "DeleteAttachment", "DeleteEndpoint", "DeleteListener",
-	"DeleteLoadBalancer", "DeleteOffer", "DeleteSecurityGroup", "DeleteSecurityGroupRule", "DeleteServerGroup", "DeleteService", "DeleteVPC", "DeleteVSwitch",
-	"DisableAccessKey", "DisableUser", "EnableUser", "EndpointDeleted", "EndpointReady", "ExpireConnection", "ModifyConnection",
-	"RejectConnection", "RemoveDemo", "RemoveEndpointZone", "RemoveFromWhitelist", "RemoveLoadBalancerZone", "RemoveMember", "RemoveResource", "RemoveServer",
-	"RenameVPC", "ReplaceRoutes", "RequestConnection", "ResumeAccount", "ServiceDeleted", "ServiceZoneDown", "ServiceZoneUp",
-	"SetAttachmentGroups", "SetPassword", "SetQuota", "SetRole", "SetWhitelistEntry", "SignIn", "SignInByLink", "SignOut",
-	"SignOutEverywhere", "SuspendAccount", "TestEndpoint", "UndoDecision", "UpdateEndpoint", "UpdateListener", "UpdateLoadBalancer", "UpdateLoadBalancerZone",
+	"AcceptConnection", "AcceptZone", "AddEndpointZone", "AddListener", "AddLoadBalancerZone", "AddMember", "AddResource",
+	"AddSecurityGroupRule", "AddServer", "AddToWhitelist", "AllocateResource", "AttachmentDown", "AttachmentUp", "AutoAcceptConnection",
+	"ChangePassword", "CloseReplaced", "ConnectionDeleted", "CreateAccessKey", "CreateAccount", "CreateAttachment", "CreateEndpoint",
+	"CreateLoadBalancer", "CreateOffer", "CreateRegion", "CreateSecurityGroup", "CreateServerGroup", "CreateService", "CreateSignInLink",
+	"CreateSite", "CreateUser", "CreateVPC", "CreateVSwitch", "CreateZone", "CutConnection", "DeleteAttachment", "DeleteEndpoint",
+	"DeleteListener", "DeleteLoadBalancer", "DeleteOffer", "DeleteSecurityGroup", "DeleteSecurityGroupRule", "DeleteServerGroup",
+	"DeleteService", "DeleteVPC", "DeleteVSwitch", "DisableAccessKey", "DisableUser", "EnableUser", "EndpointDeleted", "EndpointReady",
+	"ExpireConnection", "ModifyConnection", "MoveResource", "RejectConnection", "RejectZone", "RemoveDemo", "RemoveEndpointZone",
+	"RemoveFromWhitelist", "RemoveLoadBalancerZone", "RemoveMember", "RemoveResource", "RemoveServer", "RenameVPC", "ReplaceResource",
+	"ReplaceRoutes", "RequestConnection", "ResumeAccount", "ServiceDeleted", "ServiceZoneDown", "ServiceZoneUp", "SetAttachmentGroups",
+	"SetPassword", "SetQuota", "SetRole", "SetWhitelistEntry", "SignIn", "SignInByLink", "SignOut", "SignOutEverywhere", "SuspendAccount",
+	"TestEndpoint", "UndoDecision", "UpdateEndpoint", "UpdateListener", "UpdateLoadBalancer", "UpdateLoadBalancerZone", "UpdateResource",
 	"UpdateSecurityGroup", "UpdateSecurityGroupRule", "UpdateServer", "UpdateServerGroup", "UpdateService", "VPCDown", "VPCUp",
 }
 

@@ -169,7 +169,7 @@ func TestActionWords(t *testing.T) {
 
 // auditCall finds the calls that write an entry, directly or through a helper, and
 // the position of the action in them.
-var auditCall = map[string]int{"audit": 0, "auditIn": 1, "auditLink": 1, "concerns": 1, "setState": 1, "setUser": 1, "beginSession": 2}
+var auditCall = map[string]int{"audit": 0, "auditIn": 1, "auditLink": 1, "onZone": 1, "changeZone": 2, "concerns": 1, "setState": 1, "setUser": 1, "beginSession": 2}
 
 // The filter by action offers every action that the store writes down, and none
 // that it does not.

@@ -677,7 +677,7 @@ func (k *Console) removeEndpointZone(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	if err := s.RemoveEndpointZone(c.Request().Context(), c.Param("id"), c.Param("zone"), f.version()); err != nil {
+	if err := s.RemoveEndpointZone(c.Request().Context(), c.Param("id"), c.Param("zone"), domain.RemoveInput{Version: f.version()}); err != nil {
 		return err
 	}
 	return k.endpointPatched(c, s, tabZones, "The zone is removed.")
@@ -706,7 +706,7 @@ func (k *Console) deleteEndpoint(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	if err := s.DeleteEndpoint(c.Request().Context(), d.ID, f.version()); err != nil {
+	if err := s.DeleteEndpoint(c.Request().Context(), d.ID, domain.RemoveInput{Version: f.version()}); err != nil {
 		return err
 	}
 	return k.seeOther(c, s, endpointPath, done(s, d.ID, d.Name+" is being deleted."))

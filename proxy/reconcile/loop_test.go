@@ -211,7 +211,7 @@ func TestAcceptAndReject(t *testing.T) {
 	if got, err := say(c, "again"); got != "again" {
 		t.Fatalf("accepted once more: %q, %v", got, err)
 	}
-	s.ok(s.Consumer.DeleteEndpoint(t.Context(), s.endpoint.ID, 0))
+	s.ok(s.Consumer.DeleteEndpoint(t.Context(), s.endpoint.ID, domain.RemoveInput{}))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("the flow of a deleted endpoint ended with %v, want a reset", err)
 	}

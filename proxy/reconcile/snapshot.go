@@ -177,9 +177,19 @@ func securityGroup(g domain.EngineGroup) (string, verdict.Group, error) {
 
 func endpoint(e domain.EngineEndpoint) (string, proxy.Endpoint, error) {
 	r := reader{}
-	out := proxy.Endpoint{ID: e.ID, Service: e.ServiceID, Network: e.VPCID, Carry: e.Carry, Groups: e.Groups, Version: e.Version}
+	out := proxy.Endpoint{
+		ID: e.ID, Service: e.ServiceID, Network: e.VPCID, Carry: e.Carry, Groups: e.Groups, Version: e.Version,
+		Bandwidth: e.Bandwidth, MaxConnections: e.MaxConnections,
+	}
+	if !e.Carry {
+		out.DrainUntil = e.DrainUntil()
+	}
 	for _, z := range e.Zones {
-		out.Zones = append(out.Zones, proxy.EndpointZone{Zone: z.ZoneID, Address: r.addr(z.Address), Carry: z.Carries(), LoadBalancer: z.LoadBalancerID})
+		zone := proxy.EndpointZone{Zone: z.ZoneID, Address: r.addr(z.Address), Carry: z.Carries(), LoadBalancer: z.LoadBalancerID, Replaced: z.ReplacedID, Era: z.Era}
+		if z.DrainUntil != nil {
+			zone.DrainUntil = *z.DrainUntil
+		}
+		out.Zones = append(out.Zones, zone)
 	}
 	return e.ID, out, r.err
 }
