@@ -10,7 +10,7 @@ export PLAYWRIGHT_DRIVER_PATH ?= $(TMP)/playwright-driver
 export CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .PHONY: all run run-watch build release assets generate fmt lint check drift tidy deadcode arrows shell tools setup \
-	test unit test-pg fuzz e2e bench demo-curl demo-check soak cover clean
+	test unit test-pg fuzz e2e bench bench-quick microbench demo-curl demo-check soak cover clean
 
 all: build
 
@@ -109,7 +109,16 @@ e2e: tools
 cover:
 	@test ! -f $(TMP)/cover.out || $(GO) tool cover -func=$(TMP)/cover.out | tail -n 1
 
-bench:
+## bench: the engine beside HAProxy, nginx and a plain copy loop, as ratios; needs root
+bench: assets
+	$(GO) run ./proxy/bench run
+
+## bench-quick: the same for use at work, one set and few peers
+bench-quick: assets
+	$(GO) run ./proxy/bench run -set plain -only crr,rr64,rr1k,bulk1,bulk8 -peers direct,self,haproxy,haproxy-again,nginx -rounds 3 -for 1s
+
+## microbench: the benchmarks of the packages
+microbench: assets
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./proxy/... ./domain/... ./handlers/... .
 
 ## demo-curl: curl from the demo's consumer VPC

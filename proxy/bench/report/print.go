@@ -1,0 +1,102 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+)
+
+// Machine says where a benchmark ran.
+type Machine struct {
+	Kernel   string            `json:"kernel"`
+	CPU      string            `json:"cpu"`
+	Cores    int               `json:"cores"`
+	Settings map[string]string `json:"settings"` // of the kernel, as they were set or found
+}
+
+// Run is everything that a benchmark measured.
+type Run struct {
+	Date    string  `json:"date"`
+	Version string  `json:"version"`
+	Machine Machine `json:"machine"`
+	Seconds float64 `json:"seconds"` // of one load
+	Sets    []Set   `json:"sets"`
+}
+
+// Set is one arrangement of client, forwarders and backend.
+type Set struct {
+	Name    string             `json:"name"`
+	Peers   []string           `json:"peers"`
+	Left    map[string]string  `json:"left,omitempty"` // peers that were left out, and why
+	Rounds  int                `json:"rounds"`
+	Figures map[string]Samples `json:"figures"` // by id; a set's own are in the order of the goals
+	Foreign map[string]float64 `json:"foreign"` // most of the machine that others used during a load, by its name
+}
+
+// Judge compares what was measured with goals.
+func (s Set) Judge(g Goals) (judged []Judgement) {
+	for _, f := range g.Figures {
+		if j, ok := f.judge(s.Figures[f.ID]); ok {
+			judged = append(judged, j)
+		}
+	}
+	return judged
+}
+
+// Line says it in one line.
+func (j Judgement) Line() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-9s %s %s", j.ID, j.Subject, number(j.Value))
+	if j.Unit != "" {
+		fmt.Fprintf(&b, " %s", j.Unit)
+	}
+	for _, peer := range j.peers() {
+		if r, ok := j.Ratios[peer]; ok {
+			fmt.Fprintf(&b, "  %s × %s [%.2f-%.2f]", j.ratio(r), peer, r.Min, r.Max)
+		}
+	}
+	fmt.Fprintf(&b, " | floor %s goal %s", j.Floored, j.Reached)
+	if len(j.Stretch) > 0 {
+		fmt.Fprintf(&b, " stretch %s", j.Stretched)
+	}
+	if len(j.Missed) > 0 {
+		fmt.Fprintf(&b, " (want %s)", Condition(j.Missed))
+	}
+	return b.String()
+}
+
+// ratio marks what is within the noise.
+func (j Judgement) ratio(r Ratio) string {
+	if math.Abs(math.Log(r.Median)) <= math.Log1p(j.Band) {
+		return fmt.Sprintf("~%.2f", r.Median)
+	}
+	return fmt.Sprintf("%.2f", r.Median)
+}
+
+// number prints v with three digits that count.
+func number(v float64) string {
+	switch a := math.Abs(v); {
+	case a >= 100 || a == 0:
+		return fmt.Sprintf("%.0f", v)
+	case a >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case a >= 1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+// Lines prints one line for each figure of a run, and says whether every floor
+// holds but for noise.
+func (r Run) Lines(w io.Writer, g Goals) bool {
+	ok := true
+	for _, s := range r.Sets {
+		fmt.Fprintf(w, "%s, %d rounds\n", s.Name, s.Rounds)
+		for _, j := range s.Judge(g) {
+			fmt.Fprintln(w, j.Line())
+			ok = ok && j.Floored != Fail
+		}
+	}
+	return ok
+}
