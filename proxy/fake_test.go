@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -134,6 +135,10 @@ func (d *fake) DialFrom(ctx context.Context, network, attachment string, to neti
 		return nil, fmt.Errorf("no attachment %q in %q", attachment, network)
 	}
 	return d.Dial(ctx, network, a.Address, to)
+}
+
+func (d *fake) Watch(context.Context, string, func(vpc.Opening)) (vpc.Watch, error) {
+	return nil, errors.ErrUnsupported
 }
 
 func (d *fake) Translate(_ string, seen netip.AddrPort) netip.AddrPort {

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+
+	"golang.org/x/net/bpf"
 )
 
 // The modes of a driver. Auto stands for the strongest that can be had.
@@ -94,6 +96,12 @@ type Driver interface {
 	// A published port dials from its address; an interface and a host service have
 	// no inside, which is ErrNoInside.
 	DialFrom(ctx context.Context, network, attachment string, to netip.AddrPort) (net.Conn, error)
+	// Watch calls seen, one call at a time, for first packets of TCP flows that come
+	// to the network's own addresses, also for those that a socket's filter drops. It
+	// begins with a filter that keeps none, and falls behind rather than be a burden:
+	// what it does not get to see within its limits is lost. Only drivers whose
+	// Capabilities say Filters have it.
+	Watch(ctx context.Context, network string, seen func(Opening)) (Watch, error)
 	// Translate returns what a peer address seen on a socket means in the network.
 	// It is the identity for namespaces; in loopback mode it turns 127/8 back.
 	Translate(network string, seen netip.AddrPort) netip.AddrPort
@@ -111,6 +119,20 @@ type Driver interface {
 	Capabilities() Capabilities
 	// Close ends the driver's threads. Namespaces stay if they can outlive it.
 	Close() error
+}
+
+// Watch is an open [Driver.Watch]. Close ends it before the network is removed.
+type Watch interface {
+	// Filter makes it see only packets of which program keeps something. Programs
+	// begin at the IP header.
+	Filter(program []bpf.RawInstruction) error
+	Close() error
+}
+
+// Opening is the first packet of a flow.
+type Opening struct {
+	Source, To netip.AddrPort
+	Number     uint32 // the flow's own: a packet that is sent again has the same
 }
 
 // Command to run inside an attachment.
@@ -140,6 +162,7 @@ type Capabilities struct {
 	Reason   string // why no stronger mode was taken; empty for netns
 	Isolated bool   // VPCs are apart from each other and from the host
 	Exec     bool
+	Filters  bool // sockets can drop what they refuse, see SetFilter, and Watch sees it
 	Adopt    bool // adopted namespaces and host interfaces
 	Survives bool // networks outlive a kill -9 of the engine
 }

@@ -209,6 +209,10 @@ func (d *loopback) Listen(ctx context.Context, network string, at netip.AddrPort
 	return ln, d.hint(err, here.Addr())
 }
 
+func (d *loopback) Watch(context.Context, string, func(Opening)) (Watch, error) {
+	return nil, fmt.Errorf("watch a network in loopback mode: %w", errors.ErrUnsupported)
+}
+
 func (d *loopback) Dial(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
 	n, err := d.network(network)
 	if err != nil {

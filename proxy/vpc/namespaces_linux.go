@@ -82,7 +82,7 @@ func newNamespaces(cfg Config) (_ Driver, err error) {
 
 func (d *namespaces) Capabilities() Capabilities {
 	root := d.Mode == ModeNetns
-	return Capabilities{Mode: d.Mode, Reason: d.Reason, Isolated: true, Exec: true, Adopt: root, Survives: root}
+	return Capabilities{Mode: d.Mode, Reason: d.Reason, Isolated: true, Exec: true, Filters: true, Adopt: root, Survives: root}
 }
 
 func (d *namespaces) Ensure(ctx context.Context, n Network) (map[string]error, error) {

@@ -4,10 +4,13 @@ package vpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"syscall"
+
+	"golang.org/x/net/bpf"
 )
 
 const onlyLinux = "Network namespaces are Linux's."
@@ -43,6 +46,9 @@ func SysProcAttr(string) *syscall.SysProcAttr { return &syscall.SysProcAttr{Sets
 
 // KillLeftovers has nothing to do: commands end with their engine.
 func KillLeftovers(string) int { return 0 }
+
+// SetFilter is Linux's.
+func SetFilter(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
 
 // Exec fails with ErrNoExec.
 func Exec(context.Context, *net.UnixConn, [3]*os.File, func(tty bool) any) (int, error) {
