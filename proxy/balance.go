@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/openprivatelink/openprivatelink/proxy/forward"
 )
 
 // server is one target of a group while its address stands: another address
@@ -32,7 +34,7 @@ type target struct {
 }
 
 // enter is false once the server is removed.
-func (s *server) enter(f *flow) bool {
+func (s *server) enter(f *forward.Flow) bool {
 	if !s.flows.add(f) {
 		return false
 	}
@@ -40,7 +42,7 @@ func (s *server) enter(f *flow) bool {
 	return true
 }
 
-func (s *server) leave(f *flow) {
+func (s *server) leave(f *forward.Flow) {
 	s.live.Add(-1)
 	s.flows.remove(f)
 }

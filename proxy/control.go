@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	socketName   = 103              // bytes that every system allows
-	controlConns = 256              // clients at the same time; more wait
-	observeLimit = 20 * time.Second // after which a long poll is answered with nothing, so that a client that is gone is noticed
+	socketName   = 103                   // bytes that every system allows
+	controlConns = 256                   // clients at the same time; more wait
+	controlPause = 50 * time.Millisecond // after an accept that failed
+	observeLimit = 20 * time.Second      // after which a long poll is answered with nothing, so that a client that is gone is noticed
 )
 
 // request is one message of a client: exactly one field is set. The answer is a
@@ -161,7 +162,7 @@ func (s *control) accept(ctx context.Context, ln *net.UnixListener) {
 			if c != nil {
 				_ = c.Close()
 			} else {
-				s.engine.wait(ctx, nil, acceptPause)
+				s.engine.wait(ctx, nil, controlPause)
 			}
 			continue
 		}

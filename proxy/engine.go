@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,8 +15,11 @@ import (
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy/flowlog"
+	"github.com/openprivatelink/openprivatelink/proxy/forward"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
+
+const loopsMost = 8 // further processors are left to everything else
 
 // Config of an engine.
 type Config struct {
@@ -24,6 +28,7 @@ type Config struct {
 	Installation string           // id that the driver puts into names
 	Version      string           // of this build
 	Log          *slog.Logger     // nil: slog.Default()
+	Portable     bool             // the forwarder for every system, also where there is a better one
 	Now          func() time.Time // for the times in records and facts; nil: time.Now
 }
 
@@ -36,7 +41,7 @@ type Local struct {
 	now          func() time.Time
 	started      time.Time
 	store        *store
-	forwarder    forwarder
+	forwarder    forward.Forwarder
 	board        *board
 	records      *flowlog.Log
 	repairs      *repairs
@@ -101,7 +106,7 @@ func New(cfg Config) (*Local, error) {
 	}
 	e := &Local{
 		driver: cfg.Driver, installation: cfg.Installation, version: cfg.Version, log: log, now: cfg.Now, started: time.Now(),
-		store: st, forwarder: goroutines{}, repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce),
+		store: st, repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce),
 		snapshot:     kept.Snapshot,
 		networks:     map[string]*network{},
 		attachments:  map[string]*attachment{},
@@ -123,11 +128,20 @@ func New(cfg Config) (*Local, error) {
 	e.board, e.records = newBoard(e.started), records
 	e.generation.Store(kept.Generation)
 	e.life, e.die = context.WithCancel(context.Background())
+	if cfg.Portable {
+		e.forwarder = forward.NewGoroutines(cfg.Driver, log)
+	} else if e.forwarder, err = forward.New(cfg.Driver, loops(), log); err != nil {
+		st.close()
+		return nil, err
+	}
 
 	e.applying.Lock() // changes wait until leftovers are swept
 	e.work.Go(func() { e.rebuild(damaged) })
 	return e, nil
 }
+
+// loops is how many event loops an engine has.
+func loops() int { return min(runtime.NumCPU(), loopsMost) }
 
 // rebuild makes what the state remembers, and then repairs what fails for as long
 // as the engine lives. After damage nothing is swept: what is there may be wanted.
@@ -184,6 +198,7 @@ func (e *Local) Close() error {
 	}
 	e.mu.Unlock()
 	e.flows.Wait()
+	e.forwarder.Close()
 	e.checking.Wait()
 	e.commands.Wait()
 	e.store.close()

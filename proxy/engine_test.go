@@ -21,8 +21,9 @@ import (
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
-// each runs a test on an engine in this process, on one behind a socket, and on one
-// that makes real namespaces, where that is possible.
+// each runs a test on an engine in this process, on one with the forwarder for every
+// system, on one behind a socket, and on one that makes real namespaces, where that
+// is possible.
 func each(t *testing.T, test func(w *world)) {
 	t.Helper()
 	t.Parallel()
@@ -30,6 +31,11 @@ func each(t *testing.T, test func(w *world)) {
 		t.Parallel()
 		d := newFake()
 		test(newWorld(t, d, start(t, d, t.TempDir())))
+	})
+	t.Run("goroutines", func(t *testing.T) {
+		t.Parallel()
+		d := newFake()
+		test(newWorld(t, d, startWith(t, proxy.Config{Driver: d, Dir: t.TempDir(), Portable: true})))
 	})
 	t.Run("remote", func(t *testing.T) {
 		t.Parallel()

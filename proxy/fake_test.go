@@ -111,6 +111,41 @@ func (d *fake) Listen(ctx context.Context, network string, at netip.AddrPort) (n
 	return lc.Listen(ctx, "tcp4", netip.AddrPortFrom(a, at.Port()).String())
 }
 
+func (d *fake) Bind(ctx context.Context, network string, at netip.AddrPort, o vpc.SocketOptions) (int, error) {
+	if network == "" {
+		return host.Bind(ctx, network, at, o)
+	}
+	if err := d.fault("listen", at.String()); err != nil {
+		return -1, err
+	}
+	here, err := d.Reach(network, at)
+	if err != nil {
+		return -1, err
+	}
+	return host.Bind(ctx, "", here, o)
+}
+
+// host makes sockets on 127/8.
+var host = func() vpc.Driver {
+	d, err := vpc.New(vpc.Config{Installation: "fake", Mode: vpc.ModeLoopback})
+	if err != nil {
+		panic(err)
+	}
+	return d
+}()
+
+func (d *fake) Reach(network string, at netip.AddrPort) (netip.AddrPort, error) {
+	if at.Port() != 0 {
+		if err := d.fault("dial", at.String()); err != nil {
+			return netip.AddrPort{}, err
+		}
+	}
+	a, err := d.outside(network, at.Addr())
+	return netip.AddrPortFrom(a, at.Port()), err
+}
+
+func (d *fake) Thread() (vpc.Thread, error) { return host.Thread() }
+
 func (d *fake) Dial(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
 	if err := d.fault("dial", to.String()); err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package proxy
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,15 +12,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/openprivatelink/openprivatelink/proxy/forward"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
 const (
-	dialTimeout   = 5 * time.Second // for each server that is tried
 	listenTimeout = 5 * time.Second
-	dialAttempts  = 3                     // servers that a flow tries
-	acceptPause   = 50 * time.Millisecond // after an accept that failed, such as out of descriptors
+	dialAttempts  = 3                 // servers that a flow tries
+	defaultIdle   = 900 * time.Second // for listeners that say nothing
 )
 
 // place is where a door listens. No network means the host's own namespace.
@@ -41,9 +40,10 @@ type gate struct {
 // tally counts an endpoint's zone for as long as the engine knows it, over every
 // time that it carries. Without an endpoint nobody asks for it.
 type tally struct {
-	endpoint, zone, service         string
-	active, flows, refused, in, out atomic.Int64
-	posted                          Counter // guarded by the engine
+	endpoint, zone, service string
+	active, flows, refused  atomic.Int64
+	bytes                   forward.Bytes
+	posted                  Counter // guarded by the engine
 }
 
 func newTally(endpoint, zone, service string) *tally {
@@ -56,7 +56,7 @@ func (t *tally) counter() Counter {
 	return Counter{
 		Endpoint: t.endpoint, Zone: t.zone,
 		Active: t.active.Load(), Flows: t.flows.Load(), Refused: t.refused.Load(),
-		In: t.in.Load(), Out: t.out.Load(),
+		In: t.bytes[forward.In].Load(), Out: t.bytes[forward.Out].Load(),
 	}
 }
 
@@ -197,25 +197,25 @@ func (e *Local) settle(o object) {
 // flowSet holds the live flows of a door or a server until it is shut.
 type flowSet struct {
 	mu    sync.Mutex
-	flows map[*flow]struct{}
+	flows map[*forward.Flow]struct{}
 	empty chan struct{} // not nil: shut; closed when the last flow has left
 }
 
 // add is false once the set is shut.
-func (s *flowSet) add(f *flow) bool {
+func (s *flowSet) add(f *forward.Flow) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.empty != nil {
 		return false
 	}
 	if s.flows == nil {
-		s.flows = map[*flow]struct{}{}
+		s.flows = map[*forward.Flow]struct{}{}
 	}
 	s.flows[f] = struct{}{}
 	return true
 }
 
-func (s *flowSet) remove(f *flow) {
+func (s *flowSet) remove(f *forward.Flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.flows, f)
@@ -229,7 +229,7 @@ func (s *flowSet) cut(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for f := range s.flows {
-		f.end(reason)
+		f.End(reason)
 	}
 }
 
@@ -245,7 +245,7 @@ func (s *flowSet) shut(reason string) <-chan struct{} {
 		}
 	}
 	for f := range s.flows {
-		f.end(reason)
+		f.End(reason)
 	}
 	return s.empty
 }
@@ -253,14 +253,12 @@ func (s *flowSet) shut(reason string) <-chan struct{} {
 // door is one listening socket and the flows that came in by it.
 type door struct {
 	place
-	owner  object
-	engine *Local
-	tally  *tally
-	ln     net.Listener
-	gate   atomic.Pointer[gate]
-	flows  flowSet
-	closed chan struct{}
-	done   chan struct{} // accept has returned and the socket is gone
+	owner    object
+	engine   *Local
+	tally    *tally
+	listener forward.Listener
+	gate     atomic.Pointer[gate]
+	flows    flowSet
 }
 
 // open listens at a place that nobody else has. The caller holds mu.
@@ -273,15 +271,11 @@ func (e *Local) open(o object, v want) (*door, error) {
 	}
 	ctx, cancel := context.WithTimeout(e.life, listenTimeout)
 	defer cancel()
-	d := &door{place: v.place, owner: o, engine: e, tally: v.tally, closed: make(chan struct{}), done: make(chan struct{})}
+	d := &door{place: v.place, owner: o, engine: e, tally: v.tally}
 	d.gate.Store(v.gate)
-	var err error
-	if v.network == "" {
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(false)
-		d.ln, err = lc.Listen(ctx, "tcp", v.at.String())
-	} else {
-		d.ln, err = e.driver.Listen(ctx, v.network, v.at)
+	fd, err := e.driver.Bind(ctx, v.network, v.at, vpc.SocketOptions{})
+	if err == nil {
+		d.listener, err = e.forwarder.Accept(fd, d)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v: %w", v.at, err)
@@ -291,151 +285,138 @@ func (e *Local) open(o object, v want) (*door, error) {
 	}
 	e.doors[o][v.place], e.places[v.place] = d, d
 	e.listeners.Add(1)
-	go d.accept()
 	return d, nil
 }
 
 // close ends the listener and every flow. On return the address is free; the
 // channel closes when the last flow has gone.
 func (d *door) close(reason string) <-chan struct{} {
-	close(d.closed)
-	_ = d.ln.Close()
-	<-d.done
+	d.listener.Close()
 	return d.flows.shut(reason)
 }
 
-// accept serves every connection until the door is closed. After an error, such as
-// out of descriptors, it pauses and goes on.
-func (d *door) accept() {
-	defer close(d.done)
-	failing := false
-	for {
-		c, err := d.ln.Accept()
-		if tc, ok := c.(*net.TCPConn); ok && err == nil {
-			failing = false
-			d.engine.flows.Go(func() { d.serve(tc) })
-			continue
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err == nil {
-			_ = c.Close()
-			err = errors.New("not a TCP connection")
-		}
-		if !failing {
-			d.engine.log.Warn("accept", "network", d.network, "addr", d.at, "err", err)
-		}
-		failing = true
-		select {
-		case <-d.closed:
-			return
-		case <-time.After(acceptPause):
-		}
-	}
+// session is a flow that was let in, on its way to a server and back.
+type session struct {
+	door    *door
+	pool    *pool
+	source  netip.AddrPort // as the consumer's network knows it
+	verdict verdict.Trace
+	server  *server // that has it, or was tried last
+	tried   [dialAttempts]*server
+	tries   int
+	inside  bool // counted as the server's
+	stands  bool
 }
 
-// serve takes one connection from accept to its record.
-func (d *door) serve(c *net.TCPConn) {
-	peer, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok { // gone already
-		reset(c)
-		return
-	}
+// Admit implements [forward.Door].
+func (d *door) Admit(f *forward.Flow) forward.Session {
 	g := d.gate.Load()
-	f := newFlow(d.engine.life, c, d.tally, g.idle)
-	defer f.stop()
-	f.source = netip.AddrPortFrom(peer.AddrPort().Addr().Unmap(), peer.AddrPort().Port())
+	s := &session{door: d, pool: g.pool, source: f.Source, verdict: verdict.Trace{Accept: true}}
 	if d.network != "" {
-		f.source = d.engine.driver.Translate(d.network, f.source)
+		s.source = d.engine.driver.Translate(d.network, f.Source)
 	}
-	trace := verdict.Trace{Accept: true}
 	if g.rules != nil {
-		trace = g.rules.filter.Load().Explain(verdict.Flow{Source: f.source.Addr(), Protocol: verdict.TCP, Port: d.at.Port()})
+		s.verdict = g.rules.filter.Load().Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: d.at.Port()})
 	}
-	var server string
+	f.Idle, f.Sum = g.idle, &d.tally.bytes
 	switch {
-	case !trace.Accept:
-		f.end(ReasonGroup)
+	case f.Reason() != "":
+	case !s.verdict.Accept:
+		f.End(ReasonGroup)
 	case !d.flows.add(f):
-		f.end(ReasonGate)
+		f.End(ReasonGate)
 	default:
-		defer d.flows.remove(f)
+		d.engine.flows.Add(1)
 		d.tally.active.Add(1)
-		defer d.tally.active.Add(-1)
-		server = d.forward(f, g.pool)
+		return s
 	}
-	d.note(f, trace, server)
+	d.note(f, s)
+	return nil
 }
 
-// forward finds a server that answers and carries the flow to it.
-func (d *door) forward(f *flow, p *pool) (id string) {
-	reason := ReasonNoServer
-	key := flowKey{Client: f.source, Local: d.at, Endpoint: d.tally.endpoint}
-	var tried []*server
-	for f.ended() == "" && len(tried) < dialAttempts {
-		s, from := p.pick(&key, tried)
-		if s == nil {
+// Next implements [forward.Session].
+func (s *session) Next(f *forward.Flow) (forward.Target, bool) {
+	key := flowKey{Client: s.source, Local: s.door.at, Endpoint: s.door.tally.endpoint}
+	for s.tries < dialAttempts {
+		next, from := s.pool.pick(&key, s.tried[:s.tries])
+		if next == nil {
 			break
 		}
-		tried = append(tried, s)
-		if !s.enter(f) {
+		s.tried[s.tries] = next
+		s.tries++
+		if !next.enter(f) {
 			continue // removed this moment
 		}
-		id, reason = s.id, ReasonConnect
-		ctx, cancel := context.WithTimeout(f.live, dialTimeout)
-		c, err := d.engine.dial(ctx, s.host, from, s.address)
-		cancel()
-		switch {
-		case err != nil:
-			d.engine.log.Debug("connect", "server_group", s.group, "server", s.id, "err", err)
-		case f.attach(c):
-			d.tally.flows.Add(1)
-			d.engine.active.Add(1)
-			d.engine.forwarder.carry(f)
-			d.engine.active.Add(-1)
+		s.server, s.inside = next, true
+		if next.host {
+			return forward.Target{To: next.address}, true
 		}
-		s.leave(f)
+		return forward.Target{Network: from.network, From: from.local, To: next.address}, true
 	}
-	f.end(reason)
-	return id
+	if s.server == nil {
+		f.End(ReasonNoServer)
+	} else {
+		f.End(ReasonConnect)
+	}
+	return forward.Target{}, false
 }
 
-// dial connects to an address of the host, or of a VPC from one of the VPC's own.
-func (e *Local) dial(ctx context.Context, host bool, from origin, to netip.AddrPort) (*net.TCPConn, error) {
-	var c net.Conn
-	var err error
-	if host {
-		c, err = new(net.Dialer).DialContext(ctx, "tcp", to.String())
-	} else {
-		c, err = e.driver.Dial(ctx, from.network, from.local, to)
+// Failed implements [forward.Session].
+func (s *session) Failed(f *forward.Flow, err error) {
+	s.inside = false
+	s.server.leave(f)
+	s.door.engine.log.Debug("connect", "server_group", s.server.group, "server", s.server.id, "err", err)
+}
+
+// Stands implements [forward.Session].
+func (s *session) Stands(*forward.Flow) {
+	s.stands = true
+	s.door.tally.flows.Add(1)
+	s.door.engine.active.Add(1)
+}
+
+// Ended implements [forward.Session].
+func (s *session) Ended(f *forward.Flow) {
+	d := s.door
+	if s.stands {
+		d.engine.active.Add(-1)
 	}
-	if err != nil {
-		return nil, err
+	d.tally.active.Add(-1)
+	d.note(f, s)
+	if s.inside {
+		s.server.leave(f)
 	}
-	tc, ok := c.(*net.TCPConn)
-	if !ok {
-		_ = c.Close()
-		return nil, fmt.Errorf("dial %v: not a TCP connection", to)
-	}
-	return tc, nil
+	d.flows.remove(f)
+	d.engine.flows.Done()
 }
 
 // note counts a flow that never had two sides as refused, and records the end of
 // an endpoint's flow.
-func (d *door) note(f *flow, trace verdict.Trace, server string) {
+func (d *door) note(f *forward.Flow, s *session) {
 	action := ActionAccept
-	if !f.stood() {
+	if !s.stands {
 		action = ActionReject
 		d.tally.refused.Add(1)
 	}
 	if d.tally.endpoint == "" {
 		return
 	}
+	server := ""
+	if s.server != nil {
+		server = s.server.id
+	}
 	end := d.engine.now()
 	d.engine.records.Add(&Record{
-		Protocol: verdict.TCP, Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: f.source, Address: d.at, Server: server,
-		Start: end.Add(-time.Since(f.start)), End: end,
-		In: f.in.Load(), Out: f.out.Load(), Action: action, Reason: f.ended(), Verdict: trace,
+		Protocol: verdict.TCP, Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: s.source, Address: d.at, Server: server,
+		Start: end.Add(-time.Since(f.Start)), End: end,
+		In: f.Moved[forward.In].Load(), Out: f.Moved[forward.Out].Load(), Action: action, Reason: f.Reason(), Verdict: s.verdict,
 	})
+}
+
+// dial connects to an address of the host, or of a VPC from one of the VPC's own.
+func (e *Local) dial(ctx context.Context, host bool, from origin, to netip.AddrPort) (net.Conn, error) {
+	if host {
+		return new(net.Dialer).DialContext(ctx, "tcp", to.String())
+	}
+	return e.driver.Dial(ctx, from.network, from.local, to)
 }

@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/openprivatelink/openprivatelink/proxy/forward"
 )
 
 func TestCheckFollowsThresholdsAtAFixedRate(t *testing.T) {
@@ -126,59 +123,11 @@ func TestSilentServerIsSeen(t *testing.T) {
 	})
 }
 
-func TestFlowIdle(t *testing.T) {
-	client, far := pair(t)
-	f := newFlow(t.Context(), client, new(tally), 300*time.Millisecond)
-	server, _ := pair(t)
-	if !f.attach(server) {
-		t.Fatal("a new flow takes no server")
-	}
-	if !f.stood() {
-		t.Error("a flow with two sides does not stand")
-	}
-	_, err := far.Read(make([]byte, 1))
-	if f.ended() != ReasonIdle || err == nil || errors.Is(err, io.EOF) {
-		t.Errorf("ended %q, the client saw %v", f.ended(), err)
-	}
-	late, _ := pair(t)
-	if f.attach(late) {
-		t.Error("an ended flow took a server")
-	}
-	if _, err := late.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the late server is open: %v", err)
-	}
-	f.end(ReasonClosed)
-	if f.ended() != ReasonIdle {
-		t.Error("a later reason took the place of the first")
-	}
-}
-
-func pair(tb testing.TB) (a, b *net.TCPConn) {
-	tb.Helper()
-	ln, err := new(net.ListenConfig).Listen(tb.Context(), "tcp4", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp4", ln.Addr().String())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	d, err := ln.Accept()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = c.Close(); _ = d.Close() })
-	_ = d.SetDeadline(time.Now().Add(10 * time.Second))
-	return c.(*net.TCPConn), d.(*net.TCPConn)
-}
-
 func TestFlowSet(t *testing.T) {
 	var s flowSet
-	var flows []*flow
+	var flows []*forward.Flow
 	for range 3 {
-		c, _ := pair(t)
-		f := newFlow(t.Context(), c, new(tally), time.Minute)
+		f := new(forward.Flow)
 		if !s.add(f) {
 			t.Fatal("an open set takes nothing")
 		}
@@ -186,7 +135,7 @@ func TestFlowSet(t *testing.T) {
 	}
 	s.remove(flows[0])
 	empty := s.shut(ReasonRevoked)
-	if flows[0].ended() != "" || flows[1].ended() != ReasonRevoked || flows[2].ended() != ReasonRevoked {
+	if flows[0].Reason() != "" || flows[1].Reason() != ReasonRevoked || flows[2].Reason() != ReasonRevoked {
 		t.Error("shut ends what is inside and nothing else")
 	}
 	if s.add(flows[0]) {
@@ -201,7 +150,6 @@ func TestFlowSet(t *testing.T) {
 	s.remove(flows[2])
 	<-empty
 	<-s.shut(ReasonShutdown)
-	flows[0].end(ReasonClosed)
 }
 
 // The board tells every reader, however it reads, the newest about each object.
@@ -272,49 +220,3 @@ func TestBoardInBatches(t *testing.T) {
 		t.Errorf("batches %v with %d ids, want %v with %d", sizes, len(seen), want, n)
 	}
 }
-
-// A listener that fails for a moment is used again; the door outlives the fault.
-func TestAcceptGoesOn(t *testing.T) {
-	ln := &moody{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
-	records, err := openRecords(Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer records.Close()
-	e := &Local{log: slog.New(slog.DiscardHandler), life: t.Context(), forwarder: goroutines{}, now: time.Now, records: records}
-	d := &door{engine: e, tally: new(tally), ln: ln, closed: make(chan struct{}), done: make(chan struct{})}
-	d.gate.Store(&gate{pool: new(pool), idle: time.Minute})
-	go d.accept()
-	client, server := pair(t)
-	ln.conns <- client
-	if _, err := server.Read(make([]byte, 1)); err == nil { // no server: reset, so it was served
-		t.Error("no reset")
-	}
-	<-d.close(ReasonRevoked)
-	e.flows.Wait()
-	if n := d.tally.refused.Load(); n != 1 {
-		t.Errorf("refused %d, want 1", n)
-	}
-}
-
-// moody fails once before each connection.
-type moody struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	failed bool
-}
-
-func (m *moody) Accept() (net.Conn, error) {
-	if m.failed = !m.failed; m.failed {
-		return nil, os.NewSyscallError("accept4", syscall.EMFILE)
-	}
-	select {
-	case c := <-m.conns:
-		return c, nil
-	case <-m.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (m *moody) Close() error   { close(m.closed); return nil }
-func (m *moody) Addr() net.Addr { return &net.TCPAddr{} }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -285,6 +286,7 @@ func EngineMain(args []string, version string) int {
 	}
 	if err == nil {
 		defer lock.Close()
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + loops()) // a loop takes one while it waits
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // not Ignore, which commands would inherit

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy/flowlog"
+	"github.com/openprivatelink/openprivatelink/proxy/forward"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
@@ -355,15 +356,16 @@ const (
 
 // Reasons of a Record: why the flow ended, or why it was refused.
 const (
-	ReasonClosed    = "closed"    // both sides ended their half
-	ReasonReset     = "reset"     // one side reset, or vanished
-	ReasonIdle      = "idle"      // no byte for the listener's idle time-out
-	ReasonRevoked   = "revoked"   // its endpoint, zone or listener no longer carries
-	ReasonRemoved   = "removed"   // its server was removed from the group
-	ReasonUnhealthy = "unhealthy" // its server went down, and the group resets then
-	ReasonShutdown  = "shutdown"  // the engine ended
-	ReasonGroup     = "sg"        // refused by the security groups
-	ReasonGate      = "gate"      // refused: the gate closed while it arrived
-	ReasonNoServer  = "no_server" // refused: no server may take it
-	ReasonConnect   = "connect"   // refused: no server could be reached
+	ReasonClosed    = forward.Closed      // both sides ended their half
+	ReasonReset     = forward.Reset       // one side reset, or vanished
+	ReasonIdle      = forward.Idle        // no byte for the listener's idle time-out
+	ReasonRevoked   = "revoked"           // its endpoint, zone or listener no longer carries
+	ReasonRemoved   = "removed"           // its server was removed from the group
+	ReasonUnhealthy = "unhealthy"         // its server went down, and the group resets then
+	ReasonShutdown  = "shutdown"          // the engine ended
+	ReasonFull      = forward.Descriptors // refused: the engine has no descriptor to spare
+	ReasonGroup     = "sg"                // refused by the security groups
+	ReasonGate      = "gate"              // refused: the gate closed while it arrived
+	ReasonNoServer  = "no_server"         // refused: no server may take it
+	ReasonConnect   = "connect"           // refused: no server could be reached
 )

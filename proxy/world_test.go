@@ -71,7 +71,13 @@ func quiet(tb testing.TB) *slog.Logger {
 // start makes an engine in this process.
 func start(tb testing.TB, d vpc.Driver, dir string) *proxy.Local {
 	tb.Helper()
-	e, err := proxy.New(proxy.Config{Driver: d, Dir: dir, Installation: "test", Version: "test", Log: quiet(tb)})
+	return startWith(tb, proxy.Config{Driver: d, Dir: dir})
+}
+
+func startWith(tb testing.TB, cfg proxy.Config) *proxy.Local {
+	tb.Helper()
+	cfg.Installation, cfg.Version, cfg.Log = "test", "test", quiet(tb)
+	e, err := proxy.New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}

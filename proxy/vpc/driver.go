@@ -102,6 +102,15 @@ type Driver interface {
 	// what it does not get to see within its limits is lost. Only drivers whose
 	// Capabilities say Filters have it.
 	Watch(ctx context.Context, network string, seen func(Opening)) (Watch, error)
+	// Bind makes a non-blocking socket at an address of the network, for a loop that
+	// waits by itself: one that listens for TCP, or one for UDP. An empty network is
+	// the host's own namespace. The caller closes the descriptor.
+	Bind(ctx context.Context, network string, at netip.AddrPort, o SocketOptions) (fd int, err error)
+	// Thread makes the calling goroutine's thread one that enters networks.
+	Thread() (Thread, error)
+	// Reach returns the address by which a socket inside the network binds or
+	// connects to what the network knows as at: the reverse of Translate.
+	Reach(network string, at netip.AddrPort) (netip.AddrPort, error)
 	// Translate returns what a peer address seen on a socket means in the network.
 	// It is the identity for namespaces; in loopback mode it turns 127/8 back.
 	Translate(network string, seen netip.AddrPort) netip.AddrPort
@@ -133,6 +142,25 @@ type Watch interface {
 type Opening struct {
 	Source, To netip.AddrPort
 	Number     uint32 // the flow's own: a packet that is sent again has the same
+}
+
+// SocketOptions of [Driver.Bind].
+type SocketOptions struct {
+	Packet bool // UDP instead of TCP
+	MSS    int  // largest TCP segment of accepted connections, bytes; 0: the path decides
+}
+
+// Thread is an OS thread that makes sockets in networks. Its goroutine has locked
+// it, for life: a thread that has entered a network is of no use to others, and in
+// a user namespace it cannot go home. All methods are for that goroutine.
+type Thread interface {
+	// Enter moves the thread into a network, so that the sockets it makes belong
+	// there.
+	Enter(network string) error
+	// Leave moves it to where it keeps no network alive.
+	Leave() error
+	// Close lets go of what the thread holds, not of the thread.
+	Close()
 }
 
 // Command to run inside an attachment.

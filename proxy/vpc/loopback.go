@@ -213,6 +213,42 @@ func (d *loopback) Watch(context.Context, string, func(Opening)) (Watch, error) 
 	return nil, fmt.Errorf("watch a network in loopback mode: %w", errors.ErrUnsupported)
 }
 
+func (d *loopback) Bind(_ context.Context, network string, at netip.AddrPort, o SocketOptions) (int, error) {
+	if network == "" {
+		return bindHere(at, o)
+	}
+	here, err := d.Reach(network, at)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := bindHere(here, o)
+	if err != nil {
+		return -1, fmt.Errorf("bind %v: %w", at, d.hint(err, here.Addr()))
+	}
+	return fd, nil
+}
+
+func (d *loopback) Reach(network string, at netip.AddrPort) (netip.AddrPort, error) {
+	n, err := d.network(network)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	here, ok := d.outside(n, at)
+	if !ok {
+		return netip.AddrPort{}, fmt.Errorf("%v is no address of network %s", at, network)
+	}
+	return here, nil
+}
+
+func (d *loopback) Thread() (Thread, error) { return anyThread{}, nil }
+
+// anyThread makes sockets of this machine's, which is all there is.
+type anyThread struct{}
+
+func (anyThread) Enter(string) error { return nil }
+func (anyThread) Leave() error       { return nil }
+func (anyThread) Close()             {}
+
 func (d *loopback) Dial(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
 	n, err := d.network(network)
 	if err != nil {

@@ -17,9 +17,6 @@ import (
 // all the thread does here: binding, connecting and waiting happen in the caller's
 // goroutine, on the runtime's poller.
 
-// backlog of listeners; the kernel bounds it by net.core.somaxconn.
-const backlog = 4096
-
 func (d *namespaces) Listen(ctx context.Context, network string, at netip.AddrPort) (net.Listener, error) {
 	ns, err := d.routerOf(network)
 	if err != nil {
@@ -38,17 +35,33 @@ func (d *namespaces) listen(ctx context.Context, ns *namespace, at netip.AddrPor
 		return nil, err
 	}
 	defer s.Close()
-	err = control(s, func(fd int) error {
-		if err := unix.Bind(fd, sockaddr(at)); err != nil {
-			return os.NewSyscallError("bind", err)
-		}
-		return os.NewSyscallError("listen", unix.Listen(fd, backlog))
-	})
-	if err != nil {
+	if err = control(s, func(fd int) error { return bind(fd, at, SocketOptions{}) }); err != nil {
 		return nil, err
 	}
 	return net.FileListener(s)
 }
+
+func (d *namespaces) Bind(ctx context.Context, network string, at netip.AddrPort, o SocketOptions) (fd int, err error) {
+	if network == "" {
+		return bindHere(at, o)
+	}
+	ns, err := d.routerOf(network)
+	if err == nil {
+		err = d.thread.in(ctx, ns, func() error {
+			fd, err = bindHere(at, o)
+			return err
+		})
+	}
+	if errors.Is(err, os.ErrClosed) { // the network went away meanwhile
+		err = ErrNoNetwork
+	}
+	if err != nil {
+		return -1, fmt.Errorf("bind %v: %w", at, err)
+	}
+	return fd, nil
+}
+
+func (d *namespaces) Reach(_ string, at netip.AddrPort) (netip.AddrPort, error) { return at, nil }
 
 func (d *namespaces) Dial(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
 	ns, err := d.routerOf(network)
@@ -180,13 +193,6 @@ func control(s *os.File, f func(fd int) error) error {
 		return e
 	}
 	return err
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if !a.Addr().Is4() {
-		return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())} // refused: the sockets are IPv4's
-	}
-	return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
 }
 
 // routerOf returns the namespace of a network's router.

@@ -7,10 +7,53 @@ import (
 	"runtime"
 )
 
-// thread is an OS thread that enters namespaces to do there what only a thread
-// inside can: make sockets and set sysctls. It is locked for life and has no
-// home, because in a user namespace it could not go back to the host's: between
-// jobs it parks in an empty namespace, where it keeps no VPC alive.
+// visitor is the calling thread as one that enters namespaces. It has no home,
+// because in a user namespace it could not go back to the host's: in between it
+// parks in an empty namespace, where it keeps no VPC alive.
+type visitor struct{ park *namespace }
+
+// visit parks the calling thread, which must be locked for life.
+func visit() (visitor, error) {
+	park, err := unshare()
+	return visitor{park}, err
+}
+
+func (v visitor) leave() error {
+	if err := v.park.enter(); err != nil {
+		return fmt.Errorf("leave the namespace: %w", err)
+	}
+	return nil
+}
+
+// Thread implements [Driver].
+func (d *namespaces) Thread() (Thread, error) {
+	v, err := visit()
+	if err != nil {
+		return nil, err
+	}
+	return threadIn{v, d}, nil
+}
+
+type threadIn struct {
+	visitor
+	d *namespaces
+}
+
+func (t threadIn) Enter(network string) error {
+	ns, err := t.d.routerOf(network)
+	if err != nil {
+		return err
+	}
+	if err := ns.enter(); err != nil {
+		return fmt.Errorf("enter network %s: %w", network, err)
+	}
+	return nil
+}
+
+func (t threadIn) Leave() error { return t.leave() }
+func (t threadIn) Close()       { t.park.close() }
+
+// thread is a visitor that works for others: it makes sockets and sets sysctls.
 type thread struct {
 	jobs  chan job
 	quit  chan struct{}
@@ -36,12 +79,12 @@ func startThread() (*thread, error) {
 func (t *thread) run(ready chan<- error) {
 	defer close(t.ended)
 	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-	park, err := unshare()
+	v, err := visit()
 	ready <- err
 	if err != nil {
 		return
 	}
-	defer park.close()
+	defer v.park.close()
 	for {
 		select {
 		case <-t.quit:
@@ -54,8 +97,8 @@ func (t *thread) run(ready chan<- error) {
 			if err == nil {
 				err = j.do()
 			}
-			if back := park.enter(); back != nil && err == nil {
-				err = fmt.Errorf("leave the namespace: %w", back)
+			if back := v.leave(); back != nil && err == nil {
+				err = back
 			}
 			j.done <- err
 		}
