@@ -111,7 +111,8 @@ cover:
 
 ## bench: the engine beside HAProxy, nginx and a plain copy loop, as ratios; needs root
 bench: assets
-	$(GO) run ./proxy/bench run
+	mkdir -p $(TMP)
+	$(GO) run ./proxy/bench run -json $(TMP)/bench.json -page docs/performance.md
 
 ## bench-quick: the same for use at work, one set and few peers
 bench-quick: assets

@@ -19,10 +19,11 @@ import (
 	"github.com/openprivatelink/openprivatelink/proxy/bench/load"
 )
 
-const help = `usage: bench run [flags]                 measure, print and write the report
-       bench load bulk|crr|rr|idle [flags]
-       bench backend -at ADDRESS         what is behind every forwarder
-       bench copy -at ADDRESS -to ADDRESS    a forwarder of two goroutines and io.Copy
+const help = `usage: bench run [flags]                      measure, print and write the report
+       bench report [flags]                   print and write that of an earlier run again
+       bench load bulk|crr|rr|idle [flags]    what a client does
+       bench backend -at ADDRESS              what is behind every forwarder
+       bench copy -at ADDRESS -to ADDRESS     a forwarder of two goroutines and io.Copy
 "-h" after a command lists its flags.`
 
 func main() {
@@ -42,6 +43,8 @@ func command(args []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop() // the others have nothing to take away and just end
 			return run(ctx, rest)
+		case "report":
+			return rewrite(rest)
 		case "load":
 			return generate(rest, os.Stdin, os.Stdout)
 		case "backend":

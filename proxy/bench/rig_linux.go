@@ -80,11 +80,13 @@ type rig struct {
 	peers   []peer
 	left    map[string]string // peers that are not there, and why
 	is      map[string]string // settings of the namespaces
+
+	softirqs []int // pids of the kernel's threads whose work is ours
 }
 
 // assemble starts everything for a set. want says which peers.
 func assemble(ctx context.Context, set, program, version string, want func(name string) bool) (_ *rig, err error) {
-	r := &rig{set: set, left: map[string]string{}}
+	r := &rig{set: set, left: map[string]string{}, softirqs: softirqs()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close(ctx))

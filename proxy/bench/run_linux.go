@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -56,7 +57,7 @@ type options struct {
 	rounds            int
 	each              time.Duration
 	program           string
-	json              string
+	json, page        string
 }
 
 func run(ctx context.Context, args []string) error {
@@ -75,13 +76,11 @@ func run(ctx context.Context, args []string) error {
 	flags.DurationVar(&o.each, "for", 1500*time.Millisecond, "length of a load")
 	flags.StringVar(&o.program, "program", "", "binary of the engine; it is built if none is named")
 	flags.StringVar(&o.json, "json", "", "file for everything that was measured")
+	page := pageFlag(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	goals, err := report.ParseGoals(goalsFile)
-	if err != nil {
-		return err
-	}
+	o.page = *page
 	if unix.Geteuid() != 0 {
 		return errors.New("only root may enter the namespaces in which this measures")
 	}
@@ -89,10 +88,8 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(os.Stdout)
-	ok := result.Lines(os.Stdout, goals)
 	if o.json != "" {
-		text, err := json.MarshalIndent(result, "", "\t")
+		text, err := json.Marshal(result)
 		if err == nil {
 			err = os.WriteFile(o.json, append(text, '\n'), 0o644)
 		}
@@ -100,8 +97,50 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("write what was measured: %w", err)
 		}
 	}
-	if !ok {
-		return errors.New("a floor is missed")
+	return publish(result, o.page)
+}
+
+// rewrite prints and writes again what an earlier run has measured.
+func rewrite(args []string) error {
+	flags := flag.NewFlagSet("report", flag.ContinueOnError)
+	from := flags.String("json", "", "file that a run wrote")
+	page := pageFlag(flags)
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(*from)
+	var result report.Run
+	if err == nil {
+		err = json.Unmarshal(text, &result)
+	}
+	if err != nil {
+		return fmt.Errorf("read what was measured: %w", err)
+	}
+	return publish(result, *page)
+}
+
+func pageFlag(flags *flag.FlagSet) *string {
+	return flags.String("page", "", "file for the report, in Markdown")
+}
+
+var errFloor = errors.New("a floor is missed by more than the noise")
+
+// publish prints a run, writes its page if that has a name, and says whether the
+// floors hold.
+func publish(result report.Run, page string) error {
+	goals, err := report.ParseGoals(goalsFile)
+	if err != nil {
+		return err
+	}
+	if page != "" {
+		var b bytes.Buffer
+		result.Page(&b, goals)
+		if err := os.WriteFile(page, b.Bytes(), 0o644); err != nil {
+			return fmt.Errorf("write the report: %w", err)
+		}
+	}
+	if !result.Lines(os.Stdout, goals) {
+		return errFloor
 	}
 	return nil
 }
@@ -272,7 +311,7 @@ func (r *rig) usage(p peer) (u usage, err error) {
 	if u.machine, err = machineTime(); err != nil {
 		return usage{}, err
 	}
-	for _, pid := range []int{r.backend, p.pid} {
+	for _, pid := range append([]int{r.backend, p.pid}, r.softirqs...) {
 		if pid == 0 {
 			continue
 		}

@@ -81,3 +81,16 @@ func ownTime() (total time.Duration) {
 	}
 	return total
 }
+
+// softirqs lists the kernel's threads that handle packets when there are too many
+// of them to be handled at once.
+func softirqs() (pids []int) {
+	names, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, name := range names {
+		if text, err := os.ReadFile(name); err == nil && strings.HasPrefix(string(text), "ksoftirqd/") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}

@@ -30,7 +30,7 @@ type Set struct {
 	Peers   []string           `json:"peers"`
 	Left    map[string]string  `json:"left,omitempty"` // peers that were left out, and why
 	Rounds  int                `json:"rounds"`
-	Figures map[string]Samples `json:"figures"` // by id; a set's own are in the order of the goals
+	Figures map[string]Samples `json:"figures"` // by id
 	Foreign map[string]float64 `json:"foreign"` // most of the machine that others used during a load, by its name
 }
 
@@ -51,10 +51,8 @@ func (j Judgement) Line() string {
 	if j.Unit != "" {
 		fmt.Fprintf(&b, " %s", j.Unit)
 	}
-	for _, peer := range j.peers() {
-		if r, ok := j.Ratios[peer]; ok {
-			fmt.Fprintf(&b, "  %s × %s [%.2f-%.2f]", j.ratio(r), peer, r.Min, r.Max)
-		}
+	for _, ratio := range j.ratios() {
+		b.WriteString("  " + ratio)
 	}
 	fmt.Fprintf(&b, " | floor %s goal %s", j.Floored, j.Reached)
 	if len(j.Stretch) > 0 {
@@ -66,12 +64,20 @@ func (j Judgement) Line() string {
 	return b.String()
 }
 
-// ratio marks what is within the noise.
-func (j Judgement) ratio(r Ratio) string {
-	if math.Abs(math.Log(r.Median)) <= math.Log1p(j.Band) {
-		return fmt.Sprintf("~%.2f", r.Median)
+// ratios lists them, those within the noise marked.
+func (j Judgement) ratios() (list []string) {
+	for _, peer := range j.peers() {
+		r, ok := j.Ratios[peer]
+		if !ok {
+			continue
+		}
+		near := ""
+		if math.Abs(math.Log(r.Median)) <= math.Log1p(j.Band) {
+			near = "~"
+		}
+		list = append(list, fmt.Sprintf("%s%.2f × %s [%.2f-%.2f]", near, r.Median, peer, r.Min, r.Max))
 	}
-	return fmt.Sprintf("%.2f", r.Median)
+	return list
 }
 
 // number prints v with three digits that count.
@@ -91,8 +97,9 @@ func number(v float64) string {
 // holds but for noise.
 func (r Run) Lines(w io.Writer, g Goals) bool {
 	ok := true
+	r.header(w, "")
 	for _, s := range r.Sets {
-		fmt.Fprintf(w, "%s, %d rounds\n", s.Name, s.Rounds)
+		fmt.Fprintf(w, "\n%s, %d rounds\n", s.Name, s.Rounds)
 		for _, j := range s.Judge(g) {
 			fmt.Fprintln(w, j.Line())
 			ok = ok && j.Floored != Fail

@@ -147,6 +147,12 @@ func TestLines(t *testing.T) {
 	}
 }
 
+func TestPage(t *testing.T) {
+	var b bytes.Buffer
+	measured().Page(&b, parse(t, goals))
+	golden(t, "page.md", b.Bytes())
+}
+
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	file := filepath.Join("testdata", name)
