@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // serveCopy is the forwarder that everybody writes first: two goroutines and io.Copy
@@ -27,6 +30,10 @@ func serveCopy(args []string) error {
 		go func() {
 			for {
 				c, err := ln.Accept()
+				if errors.Is(err, syscall.EMFILE) { // it needs six for each connection
+					time.Sleep(settle)
+					continue
+				}
 				if err != nil {
 					failed <- err
 					return

@@ -26,6 +26,7 @@ type peer struct {
 	at   netip.Addr // that clients connect to
 	from *cell      // where they do
 	pid  int        // of the forwarder; 0: there is none
+	only []string   // loads; empty: all
 }
 
 // errMissing says why a peer cannot run here.

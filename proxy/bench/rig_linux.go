@@ -57,9 +57,14 @@ func after(a netip.Addr, n int) netip.Addr {
 var selves = []struct {
 	name  string
 	proxy proxy.ProxyProtocol
+	limit int      // Mbit/s
+	only  []string // loads; empty: all
 }{
 	{name: report.Self},
-	{name: "self-ppv2", proxy: proxy.ProxyProtocol{Enabled: true, VPC: true, Endpoint: true, Service: true}},
+	{name: "self-ppv2", proxy: proxy.ProxyProtocol{Enabled: true, VPC: true, Endpoint: true, Service: true}, only: []string{"crr"}},
+	{name: "self-100m", limit: 100, only: []string{"bulk1"}},
+	{name: "self-1g", limit: 1000, only: []string{"bulk1"}},
+	{name: "self-5g", limit: 5000, only: []string{"bulk1"}},
 }
 
 // rig is an engine with its networks, the backend and every peer, all alive.
@@ -179,13 +184,12 @@ func (r *rig) enterAll(prefix string) (err error) {
 	return err
 }
 
-// rules are the 60 of a security group of which the last decides.
-func rules() (list []verdict.Rule) {
-	const n = 60
+// rules are n of a security group, of which the last decides.
+func rules(n int) (list []verdict.Rule) {
 	for i := range n - 1 {
 		list = append(list, verdict.Rule{
-			ID: fmt.Sprint("sgr-", i), Priority: 1 + i, Policy: verdict.Accept, Protocol: verdict.TCP, From: 1, To: 65535,
-			Peer: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i), 0}), 24),
+			ID: fmt.Sprint("sgr-", i), Priority: 1 + i%99, Policy: verdict.Accept, Protocol: verdict.TCP, From: 1, To: 65535,
+			Peer: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16 + byte(i>>8), byte(i), 0}), 24),
 		})
 	}
 	return append(list, verdict.Rule{ID: "sgr-last", Priority: 100, Policy: verdict.Accept, Protocol: verdict.All, Peer: wide})
@@ -196,7 +200,7 @@ func (r *rig) scene() proxy.Snapshot {
 	s := proxy.Snapshot{
 		LoadBalancers: map[string]proxy.LoadBalancer{},
 		ServerGroups:  map[string]proxy.ServerGroup{},
-		Groups:        map[string]verdict.Group{"sg": {ID: "sg", Rules: rules()}},
+		Groups:        map[string]verdict.Group{"sg": {ID: "sg", Rules: rules(60)}},
 		Endpoints:     map[string]proxy.Endpoint{},
 	}
 	back := provider
@@ -220,7 +224,7 @@ func (r *rig) scene() proxy.Snapshot {
 		}
 		s.LoadBalancers[lb.ID] = lb
 		s.Endpoints[self.name] = proxy.Endpoint{
-			ID: self.name, Service: "epsrv", Network: consumer, Carry: true, Groups: []string{"sg"}, Version: 1,
+			ID: self.name, Service: "epsrv", Network: consumer, Carry: true, Groups: []string{"sg"}, Bandwidth: self.limit, Version: 1,
 			Zones: []proxy.EndpointZone{{Zone: zone, Address: after(endpointAt, i), Carry: true, LoadBalancer: lb.ID}},
 		}
 	}
@@ -233,13 +237,13 @@ func (r *rig) open(ctx context.Context, want func(string) bool) error {
 		return fmt.Errorf("backend: %w", err)
 	}
 	if want(report.Direct) {
-		r.peers = append(r.peers, peer{report.Direct, backendAt, r.direct, 0})
+		r.peers = append(r.peers, peer{name: report.Direct, at: backendAt, from: r.direct})
 	}
 	for i, self := range selves {
 		if !want(self.name) {
 			continue
 		}
-		p := peer{self.name, after(endpointAt, i), r.client, r.pid}
+		p := peer{name: self.name, at: after(endpointAt, i), from: r.client, pid: r.pid, only: self.only}
 		if err := answers(ctx, p.from, p.at); err != nil {
 			r.left[p.name] = err.Error()
 			continue
@@ -250,7 +254,7 @@ func (r *rig) open(ctx context.Context, want func(string) bool) error {
 		if !want(other.name) {
 			continue
 		}
-		p := peer{other.name, after(otherAt, i), r.client, 0}
+		p := peer{name: other.name, at: after(otherAt, i), from: r.client}
 		cmd, err := other.open(ctx, r, p.name, p.at)
 		if err == nil {
 			err = r.start(r.front, cmd)

@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 		})
 	}
 	list(&o.sets, "set", "sets: plain, vpc")
-	list(&o.only, "only", "loads: crr, rr64, rr1k, ping, bulk1, bulk8")
+	list(&o.only, "only", "loads: idle, crr, rr64, rr1k, ping, bulk1, bulk8, counters, rules")
 	list(&o.peers, "peers", "peers, like direct, self, haproxy, nginx")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds over all peers")
 	flags.DurationVar(&o.each, "for", 1500*time.Millisecond, "length of a load")
@@ -190,15 +190,31 @@ func (o *options) measureSet(ctx context.Context, set, version string) (_ report
 	}
 	defer func() { err = errors.Join(err, r.close(ctx)) }()
 	s := report.Set{Name: set, Rounds: o.rounds, Left: r.left, Figures: map[string]report.Samples{}, Foreign: map[string]float64{}}
-	for _, name := range slices.Sorted(maps.Keys(r.left)) {
-		fmt.Fprintf(os.Stderr, "%s: %s is left out: %s\n", set, name, r.left[name])
+	if among(o.only, idleName) { // first: memory that was used once looks as if it were free
+		for _, p := range r.peers {
+			if p.pid == 0 || !among(p.only, idleName) {
+				continue
+			}
+			figures, err := r.idle(ctx, p)
+			if err != nil && ctx.Err() == nil && p.name != report.Self {
+				r.left[p.name+" (idle)"] = fmt.Sprintf("it does not hold %d connections", idleConns)
+				continue
+			}
+			if err != nil {
+				return report.Set{}, nil, fmt.Errorf("idle connections at %s: %w", p.name, err)
+			}
+			for figure, value := range figures {
+				s.Add(figure, p.name, value)
+			}
+			fmt.Fprintf(os.Stderr, "%s %s %s %.0f bytes and %.2f descriptors a connection\n", set, idleName, p.name, figures["idle.memory"], figures["idle.fds"])
+		}
 	}
 	for _, w := range workloads {
 		if !among(o.only, w.name) {
 			continue
 		}
 		for round := range o.rounds {
-			order := slices.Clone(r.peers)
+			order := slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return !among(p.only, w.name) })
 			if round%2 == 1 {
 				slices.Reverse(order)
 			}
@@ -209,14 +225,25 @@ func (o *options) measureSet(ctx context.Context, set, version string) (_ report
 				}
 				s.Foreign[w.name] = max(s.Foreign[w.name], v.foreign)
 				for figure, value := range v.figures {
-					if s.Figures[figure] == nil {
-						s.Figures[figure] = report.Samples{}
-					}
-					s.Figures[figure][p.name] = append(s.Figures[figure][p.name], value)
+					s.Add(figure, p.name, value)
 				}
 				fmt.Fprintf(os.Stderr, "%s %s %d/%d %-16s %10.4g  foreign %2.0f %%\n", set, w.name, round+1, o.rounds, p.name, v.figures[w.name], 100*v.foreign)
 			}
 		}
+	}
+	self := slices.IndexFunc(r.peers, func(p peer) bool { return p.name == report.Self })
+	if self >= 0 && among(o.only, countersName) {
+		figures, err := r.counters(ctx, r.peers[self], 3*time.Second)
+		if err != nil {
+			return report.Set{}, nil, fmt.Errorf("counters: %w", err)
+		}
+		s.Add(countersName, report.Self, figures[countersName])
+	}
+	if set == plain && among(o.only, rulesName) {
+		measureRules(&s, o.rounds)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.left)) {
+		fmt.Fprintf(os.Stderr, "%s: %s is left out: %s\n", set, name, r.left[name])
 	}
 	for _, p := range r.peers {
 		s.Peers = append(s.Peers, p.name)
@@ -258,25 +285,9 @@ func (r *rig) measure(ctx context.Context, w workload, p peer, each time.Duratio
 	if err != nil {
 		return measured{}, err
 	}
-	cmd := exec.CommandContext(ctx, r.self, "load", w.load, "-to", p.at.String(),
-		"-conns", fmt.Sprint(w.conns), "-size", fmt.Sprint(w.size), "-for", each.String())
-	var out, fault strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &fault
-	if err = p.from.start(cmd); err == nil {
-		err = cmd.Wait()
-	}
-	if ctx.Err() != nil {
-		return measured{}, ctx.Err()
-	}
-	var res load.Result
-	if err == nil {
-		err = json.Unmarshal([]byte(out.String()), &res)
-	}
+	res, err := r.load(ctx, w, p, each)
 	if err != nil {
-		return measured{}, fmt.Errorf("%w: %s", err, strings.TrimSpace(fault.String()))
-	}
-	if res.Failed > 0 {
-		return measured{}, fmt.Errorf("%d connections failed, %.0f messages came through", res.Failed, res.Work)
+		return measured{}, err
 	}
 	time.Sleep(settle)
 	after, err := r.usage(p)
@@ -298,6 +309,30 @@ func (r *rig) measure(ctx context.Context, w workload, p peer, each time.Duratio
 		m.figures[w.name+".p50"], m.figures[w.name+".p99"], m.figures[w.name+".p999"] = res.P50, res.P99, res.P999
 	}
 	return m, nil
+}
+
+// load runs one load to its end.
+func (r *rig) load(ctx context.Context, w workload, p peer, each time.Duration) (res load.Result, err error) {
+	cmd := exec.CommandContext(ctx, r.self, "load", w.load, "-to", p.at.String(),
+		"-conns", fmt.Sprint(w.conns), "-size", fmt.Sprint(w.size), "-for", each.String())
+	var out, fault strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &fault
+	if err = p.from.start(cmd); err == nil {
+		err = cmd.Wait()
+	}
+	if ctx.Err() != nil {
+		return res, ctx.Err()
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(out.String()), &res)
+	}
+	if err != nil {
+		return res, fmt.Errorf("%w: %s", err, strings.TrimSpace(fault.String()))
+	}
+	if res.Failed > 0 {
+		return res, fmt.Errorf("%d connections failed, %.0f messages came through", res.Failed, res.Work)
+	}
+	return res, nil
 }
 
 // usage is CPU time so far.

@@ -34,17 +34,25 @@ func processTime(pid int) (time.Duration, error) {
 		}
 		total += time.Duration(n) * tick
 	}
+	for _, child := range children(pid) {
+		if t, err := processTime(child); err == nil { // it may end meanwhile
+			total += t
+		}
+	}
+	return total, nil
+}
+
+// children lists those that a process has.
+func children(pid int) (pids []int) {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, list := range lists {
 		text, _ := os.ReadFile(list)
 		for child := range strings.FieldsSeq(string(text)) {
 			pid, _ := strconv.Atoi(child)
-			if t, err := processTime(pid); err == nil { // it may end meanwhile
-				total += t
-			}
+			pids = append(pids, pid)
 		}
 	}
-	return total, nil
+	return pids
 }
 
 // machineTime returns the time that all cores were busy, or not there at all.

@@ -40,9 +40,9 @@ func (r *Result) latencies(h *histogram) {
 var ErrCorrupt = errors.New("the payload was corrupted on its way")
 
 const (
-	period  = 65521     // of the pattern: a prime, so that a lost or doubled piece of any buffer's size shows
-	longest = 256 << 10 // piece that is sent or compared at once
-	quiet   = 3 * time.Second
+	period  = 65521            // of the pattern: a prime, so that a lost or doubled piece of any buffer's size shows
+	longest = 256 << 10        // piece that is sent or compared at once
+	quiet   = 10 * time.Second // after which a load is lost
 )
 
 // pattern holds a piece of length longest from every place of the period.

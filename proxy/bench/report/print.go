@@ -34,6 +34,14 @@ type Set struct {
 	Foreign map[string]float64 `json:"foreign"` // most of the machine that others used during a load, by its name
 }
 
+// Add adds what a round has measured at a peer.
+func (s *Set) Add(figure, peer string, value float64) {
+	if s.Figures[figure] == nil {
+		s.Figures[figure] = Samples{}
+	}
+	s.Figures[figure][peer] = append(s.Figures[figure][peer], value)
+}
+
 // Judge compares what was measured with goals.
 func (s Set) Judge(g Goals) (judged []Judgement) {
 	for _, f := range g.Figures {
