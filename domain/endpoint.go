@@ -53,6 +53,7 @@ type Endpoint struct {
 	Type        string // Interface
 	Status      EndpointStatus
 	Protected   bool
+	Recheck     bool // a change of the rules resets live flows that they refuse; else those go on
 	Demo        bool
 	Version     int64
 	CreatedAt   time.Time
@@ -108,6 +109,7 @@ type EndpointUpdate struct {
 	Name        *string
 	Description *string
 	GroupIDs    *[]string
+	Recheck     *bool
 	Protected   *bool
 	Version     int64 // that the form showed; 0 is not checked
 }
@@ -317,6 +319,13 @@ func (t *tx) endpointGroups(v *VPC, ids []string, another bool) ([]string, error
 			return nil, invalid("group_ids", "group_types", "Security groups %s and %s cannot be combined: one is %s, the other %s.", groups[0].Name, g.Name, groups[0].Type, g.Type)
 		}
 	}
+	var rules int64
+	if err := t.Model(&SecurityRule{}).Where("group_id IN ?", ids).Count(&rules).Error; err != nil {
+		return nil, fmt.Errorf("count rules: %w", err)
+	}
+	if rules > maxInterfaceRules {
+		return nil, invalid("group_ids", "too_many_rules", "The security groups of an endpoint have at most %d rules together. These have %d.", maxInterfaceRules, rules)
+	}
 	return ids, nil
 }
 
@@ -502,7 +511,7 @@ func (t *tx) refit(l *link) error {
 }
 
 // UpdateEndpoint changes an endpoint. Live flows go on, also those that another
-// choice of security groups would refuse.
+// choice of security groups would refuse, unless it shall recheck them.
 //
 // Errors: NotFound; Invalid with the fields at fault; Conflict if it changed since
 // the form's version or is being deleted.
@@ -521,6 +530,9 @@ func (s *Scope) UpdateEndpoint(ctx context.Context, id string, in EndpointUpdate
 		if in.Protected != nil {
 			before["protected"], values["protected"] = l.Protected, *in.Protected
 		}
+		if in.Recheck != nil {
+			before["recheck"], values["recheck"] = l.Recheck, *in.Recheck
+		}
 		if err := errors.Join(faults[:]...); err != nil {
 			return err
 		}
@@ -538,10 +550,15 @@ func (s *Scope) UpdateEndpoint(ctx context.Context, id string, in EndpointUpdate
 			if err != nil {
 				return err
 			}
-			if err := errors.Join(t.setEndpointGroups(l, groups), t.refit(l)); err != nil {
+			if err := t.setEndpointGroups(l, groups); err != nil {
 				return err
 			}
 			values["groups"] = groups
+		}
+		if in.GroupIDs != nil || in.Recheck != nil {
+			if err := t.refit(l); err != nil {
+				return err
+			}
 		}
 		t.linkTouched(l)
 		return t.audit("UpdateEndpoint", KindEndpoint, id, l.Name, before, values)

@@ -240,8 +240,12 @@ func TestUpdateEndpoint(t *testing.T) {
 	if got := m.states(t, ep.ID); got != "Disconnected waiting, Pending: Wait" {
 		t.Errorf("with other groups: %s", got)
 	}
-	if e := m.wants(t, ep.ID); !slices.Equal(e.Groups, []string{other.ID}) {
-		t.Errorf("the engine is told of groups %v", e.Groups)
+	if e := m.wants(t, ep.ID); !slices.Equal(e.Groups, []string{other.ID}) || e.Recheck {
+		t.Errorf("the engine is told of groups %v, recheck %v", e.Groups, e.Recheck)
+	}
+	check(t, c.UpdateEndpoint(ctx, ep.ID, domain.EndpointUpdate{Recheck: new(true)}))
+	if e := m.wants(t, ep.ID); !slices.Equal(e.Groups, []string{other.ID}) || !e.Recheck {
+		t.Errorf("the engine is told of groups %v, recheck %v", e.Groups, e.Recheck)
 	}
 	if got := faults(c.UpdateEndpoint(ctx, ep.ID, domain.EndpointUpdate{GroupIDs: new([]string)})); got != "group_ids: missing_group" {
 		t.Errorf("without a group: %s", got)

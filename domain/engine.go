@@ -74,6 +74,7 @@ type EngineEndpoint struct {
 	Carry     bool           // the connection lets traffic pass
 	Version   int64          // of the connection; the engine's reports name it
 	Groups    []string       // security groups, sorted
+	Recheck   bool           // as in [Endpoint]
 	Zones     []EndpointZone // by zone, as far as the engine needs them
 
 	Bandwidth      int // Mbit/s in each direction; 0: no limit
@@ -326,11 +327,11 @@ func (y *System) EngineEndpoints(ctx context.Context, ids []string) ([]EngineEnd
 	at := map[string]int{}
 	// The connection is read before the zones: what changes in between belongs to a
 	// newer version, and will be read again.
-	err := scanRows(db, "SELECT e.id, e.service_id, e.vpc_id, c.status, c.decision, c.version, c.bandwidth, c.max_connections FROM endpoints e JOIN connections c ON c.endpoint_id = e.id", "e.id", ids,
+	err := scanRows(db, "SELECT e.id, e.service_id, e.vpc_id, e.recheck, c.status, c.decision, c.version, c.bandwidth, c.max_connections FROM endpoints e JOIN connections c ON c.endpoint_id = e.id", "e.id", ids,
 		func(scan func(...any) error) error {
 			var e EngineEndpoint
 			var c Connection
-			err := scan(&e.ID, &e.ServiceID, &e.VPCID, &c.Status, &c.Decision, &e.Version, &e.Bandwidth, &e.MaxConnections)
+			err := scan(&e.ID, &e.ServiceID, &e.VPCID, &e.Recheck, &c.Status, &c.Decision, &e.Version, &e.Bandwidth, &e.MaxConnections)
 			e.Carry = c.carries()
 			at[e.ID], out = len(out), append(out, e)
 			return err

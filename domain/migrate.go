@@ -15,7 +15,7 @@ import (
 var migrationFiles embed.FS
 
 // migrationNames in the order they are run.
-var migrationNames = []string{"0001_initial", "0002_balancers", "0003_connections"}
+var migrationNames = []string{"0001_initial", "0002_balancers", "0003_connections", "0004_recheck"}
 
 func migrate(db *gorm.DB) error {
 	var all []*gormigrate.Migration

@@ -94,6 +94,9 @@ func (r SecurityRule) String() string {
 // maxPriority of a rule.
 const maxPriority = 100
 
+// maxInterfaceRules bounds the rules of all security groups of an endpoint together.
+const maxInterfaceRules = 1000
+
 // maxGroupPeers bounds how many rules of a group name another group.
 const maxGroupPeers = 20
 
@@ -462,11 +465,33 @@ func (t *tx) addRule(g *SecurityGroup, in RuleInput) (r *SecurityRule, added boo
 	if err := t.quota(g.AccountID, "rules_per_group", int64(len(rules))); err != nil {
 		return nil, false, err
 	}
+	if err := t.roomAtEndpoints(g); err != nil {
+		return nil, false, err
+	}
 	wanted.ID, wanted.CreatedAt = newID(KindRule), t.now
 	if err := t.Create(&wanted).Error; err != nil {
 		return nil, false, fmt.Errorf("create rule: %w", err)
 	}
 	return &wanted, true, nil
+}
+
+// roomAtEndpoints refuses another rule of g if an endpoint that has g has no room
+// for it.
+func (t *tx) roomAtEndpoints(g *SecurityGroup) error {
+	var full []string
+	err := t.Raw(`SELECT e.name FROM endpoints e WHERE e.id IN (
+			SELECT eg.endpoint_id FROM endpoint_groups eg
+			JOIN (SELECT group_id, count(*) AS n FROM security_rules WHERE account_id = ? GROUP BY group_id) r ON r.group_id = eg.group_id
+			WHERE eg.endpoint_id IN (SELECT endpoint_id FROM endpoint_groups WHERE group_id = ?)
+			GROUP BY eg.endpoint_id HAVING SUM(r.n) >= ?)
+		ORDER BY e.name, e.id LIMIT 1`, g.AccountID, g.ID, maxInterfaceRules).Scan(&full).Error
+	if err != nil {
+		return fmt.Errorf("count rules of endpoints: %w", err)
+	}
+	if len(full) > 0 {
+		return fail(Limit, "too_many_rules", "Endpoint %s has %d rules in its security groups already, which is all it can have.", full[0], maxInterfaceRules)
+	}
+	return nil
 }
 
 // parseRule reads a rule of g; others are the rules it will stand beside.

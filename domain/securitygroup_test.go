@@ -245,6 +245,40 @@ func TestGroupLimits(t *testing.T) {
 	}
 }
 
+// All security groups of an endpoint have 1,000 rules together at most.
+func TestRulesOfAnEndpoint(t *testing.T) {
+	m := newMarket(t)
+	ctx, c := t.Context(), m.Consumer
+	full := func(name string) string {
+		in := domain.GroupInput{VPCID: m.shop.ID, Name: name}
+		for i := range 200 {
+			in.Rules = append(in.Rules, domain.RuleInput{Direction: domain.Ingress, Protocol: domain.ProtocolAll, Peer: fmt.Sprintf("10.0.0.%d", i)})
+		}
+		return must(c.CreateGroup(ctx, in))(t).ID
+	}
+	var five []string
+	for i := range 5 {
+		five = append(five, full(fmt.Sprint("full-", i)))
+	}
+	one := must(c.CreateGroup(ctx, domain.GroupInput{VPCID: m.shop.ID, Name: "one", Rules: []domain.RuleInput{web}}))(t).ID
+	empty := must(c.CreateGroup(ctx, domain.GroupInput{VPCID: m.shop.ID, Name: "empty"}))(t).ID
+	ep := m.ask(t, "to-orders", m.sh)
+	set := func(groups ...string) error {
+		return c.UpdateEndpoint(ctx, ep.ID, domain.EndpointUpdate{GroupIDs: &groups})
+	}
+	check(t, set(append(slices.Clone(five), empty)...))
+	if got := faults(set(append(slices.Clone(five), one)...)); got != "group_ids: too_many_rules" {
+		t.Errorf("1,001 rules: %s", got)
+	}
+	_, err := c.AddRule(ctx, empty, web)
+	fails(t, err, domain.Limit, "too_many_rules")
+	if !strings.Contains(err.Error(), "to-orders") {
+		t.Errorf("it is not said which endpoint is full: %v", err)
+	}
+	check(t, set(append(slices.Clone(five[1:]), empty)...))
+	must(c.AddRule(ctx, empty, web))(t)
+}
+
 func TestUpdateGroup(t *testing.T) {
 	c := newCampus(t)
 	ctx, p := t.Context(), c.Provider

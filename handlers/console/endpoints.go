@@ -291,7 +291,7 @@ func endpointView(s *domain.Scope, d *domain.EndpointDetail) consume.Endpoint {
 		Service: d.ServiceID, ServiceName: d.ServiceName, Provider: cmp.Or(d.ProviderName, d.ProviderID), ProviderID: d.ProviderID,
 		VPC: consume.Link{Label: d.VPC.Name, Href: in(s, "/vpcs/", d.VPCID)}, CIDR: d.VPC.CIDR, Steps: endpointSteps(d.EndpointSummary),
 		Request: d.Connection.RequestMessage, Answer: d.Connection.DecisionMessage, Bandwidth: d.Connection.Bandwidth, Openings: openingWords(d.Openings), Port: firstTCP(d.Openings),
-		Protected: d.Protected, Created: d.CreatedAt, Trail: trail(s, d.ID), CanWrite: s.Can(domain.WriteConsume) && d.Status != domain.EndpointDeleting,
+		Protected: d.Protected, Recheck: d.Recheck, Created: d.CreatedAt, Trail: trail(s, d.ID), CanWrite: s.Can(domain.WriteConsume) && d.Status != domain.EndpointDeleting,
 	}
 	if d.Offering != nil {
 		v.Service, v.Known = d.Offering.Name, true
@@ -588,7 +588,7 @@ func (k *Console) endpointGroupsForm(c echo.Context, s *domain.Scope, f *form) e
 	}
 	back := in(s, endpointPath, "/", d.ID)
 	q := ui.Question{Form: f.show(s, "endpoint-groups", back+"/groups", d.Version), Title: "Security groups of " + d.Name, Verb: "Save", Cancel: back + "?tab=" + tabGroups}
-	return k.ask(c, s, f, endpointPath, q, consume.GroupFields(q.Form, options, chosen))
+	return k.ask(c, s, f, endpointPath, q, consume.GroupFields(q.Form, options, chosen, d.Recheck))
 }
 
 func (k *Console) setEndpointGroups(c echo.Context, s *domain.Scope) error {
@@ -596,14 +596,19 @@ func (k *Console) setEndpointGroups(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	err = s.UpdateEndpoint(c.Request().Context(), c.Param("id"), domain.EndpointUpdate{GroupIDs: new(f.all("group_ids")), Version: f.version()})
+	recheck := f.text("change") == consume.ChangeRechecks
+	err = s.UpdateEndpoint(c.Request().Context(), c.Param("id"), domain.EndpointUpdate{GroupIDs: new(f.all("group_ids")), Recheck: &recheck, Version: f.version()})
 	if f.refused(err) {
 		return k.endpointGroupsForm(c, s, f)
 	}
 	if err != nil {
 		return err
 	}
-	return k.endpointPatched(c, s, tabGroups, "The security groups are changed. Open flows go on.")
+	what := "The security groups are changed. Open flows go on."
+	if recheck {
+		what = "The security groups are changed. Open flows that they refuse are reset."
+	}
+	return k.endpointPatched(c, s, tabGroups, what)
 }
 
 func (k *Console) newEndpointZone(c echo.Context, s *domain.Scope) error {

@@ -211,6 +211,16 @@ func TestEndpointPage(t *testing.T) {
 	if got := words(d.Find(".tw .nm")); got != "sg-other" {
 		t.Errorf("groups %q", got)
 	}
+	if got := words(d.Find("main")); !strings.Contains(got, "until they end by themselves") {
+		t.Errorf("open flows: %q", got)
+	}
+	d = w.moved(t, w.consumer, w.press(t, w.consumer, page+"/groups", "#endpoint-groups", url.Values{"change": {"recheck"}}))
+	if got := words(d.Find("main")); words(d.Find(".tw .nm")) != "sg-other" || !strings.Contains(got, "judged again") {
+		t.Errorf("open flows: %q", got)
+	}
+	if _, v := filled(t, w.page(t, w.consumer, page+"/groups"), "#endpoint-groups"); v.Get("change") != "recheck" {
+		t.Errorf("the form begins with %q", v.Get("change"))
+	}
 	zone := w.page(t, w.consumer, page+"?tab=zones").Find("[data-testid=endpoint-zone] a").First().AttrOr("href", "")
 	w.moved(t, w.consumer, w.press(t, w.consumer, zone, "#remove-zone", nil))
 	w.follow(t)

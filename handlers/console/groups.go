@@ -173,10 +173,11 @@ func (k *Console) showGroup(c echo.Context, s *domain.Scope, f *form, edit ruleE
 		if f.values == nil {
 			f.set("name", d.Name)
 			f.set("description", d.Description)
+			f.set("intra_policy", d.IntraPolicy)
 		}
 		form := f.show(s, "describe", v.URL+"/describe", d.Version)
-		v.Rename = &form
-		return showForm(c, f, network.GroupPage(p, v), network.DescribeGroup(form, v.URL))
+		v.Edit = &form
+		return showForm(c, f, network.GroupPage(p, v), network.DescribeGroup(form, v))
 	case edit.id != "" || edit.add != "":
 		if v.Rules.Edit, err = ruleForm(ctx, s, d, v.URL, f, edit); err != nil {
 			return err
@@ -195,7 +196,7 @@ func (k *Console) showGroup(c echo.Context, s *domain.Scope, f *form, edit ruleE
 func (k *Console) groupView(s *domain.Scope, d *domain.GroupDetail) network.GroupView {
 	v := network.GroupView{
 		Group:   groupRow(s, domain.GroupSummary{SecurityGroup: d.SecurityGroup, VPCName: d.VPCName, Rules: len(d.Rules), Members: len(d.Members), Endpoints: len(d.Endpoints)}),
-		Created: d.CreatedAt, May: s.Can(domain.WriteNetwork),
+		Created: d.CreatedAt, Together: d.IntraPolicy == domain.PolicyAccept, Enterprise: d.Type == domain.GroupEnterprise, May: s.Can(domain.WriteNetwork),
 	}
 	v.Rules = rulesView(s, d, v.URL, v.May)
 	for _, a := range d.Members {
@@ -393,7 +394,7 @@ func (k *Console) describeGroup(c echo.Context, s *domain.Scope) error {
 		return err
 	}
 	id := c.Param("id")
-	what := domain.GroupUpdate{Name: f.text("name"), Description: f.text("description"), Version: f.version()}
+	what := domain.GroupUpdate{Name: f.text("name"), Description: f.text("description"), IntraPolicy: f.text("intra_policy"), Version: f.version()}
 	if f.ok() {
 		err = s.UpdateGroup(c.Request().Context(), id, what)
 	}

@@ -106,7 +106,7 @@ func TestCreateAndDeleteGroup(t *testing.T) {
 		if got := words(d.Find("#rules")); !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", start, got, want)
 		}
-		if got := words(d.Find(".aside")); !strings.Contains(got, "reset") || !strings.Contains(got, "not filtered in this version") {
+		if got := words(d.Find(".aside")); !strings.Contains(got, "drop wins") || !strings.Contains(got, "not filtered in this version") {
 			t.Errorf("it is not said how it works: %q", got)
 		}
 	}
@@ -136,6 +136,21 @@ func TestDescribeGroup(t *testing.T) {
 	res := n.post(t, n.provider, at+"/describe", url.Values{"account": {n.Provider.Account().ID}, "version": {"1"}, "name": {"sg-late"}})
 	if res.StatusCode != http.StatusConflict {
 		t.Errorf("an old form: got %d, want 409", res.StatusCode)
+	}
+	if got := words(n.page(t, n.provider, at).Find(".aside")); !strings.Contains(got, "whatever the rules say") {
+		t.Errorf("members accept each other: %q", got)
+	}
+	d = n.moved(t, n.provider, n.press(t, n.provider, at+"?edit=name", "form#describe", url.Values{"intra_policy": {"drop"}}))
+	if got := words(d.Find(".aside")); !strings.Contains(got, "isolated") {
+		t.Errorf("members are isolated: %q", got)
+	}
+	strict, err := n.Provider.CreateGroup(t.Context(), domain.GroupInput{VPCID: n.provide.vpc.ID, Type: domain.GroupEnterprise})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = n.page(t, n.provider, account(n.Provider)+"/security-groups/"+strict.ID+"?edit=name")
+	if got := words(d.Find(".aside")); d.Find("[name=intra_policy]").Length() != 0 || !strings.Contains(got, "kept apart") {
+		t.Errorf("an enterprise group: %q", got)
 	}
 	endpoints := n.page(t, n.consumer, account(n.Consumer)+"/security-groups")
 	row := endpoints.Find("[data-testid=security-group]")

@@ -178,7 +178,7 @@ func securityGroup(g domain.EngineGroup) (string, verdict.Group, error) {
 func endpoint(e domain.EngineEndpoint) (string, proxy.Endpoint, error) {
 	r := reader{}
 	out := proxy.Endpoint{
-		ID: e.ID, Service: e.ServiceID, Network: e.VPCID, Carry: e.Carry, Groups: e.Groups, Version: e.Version,
+		ID: e.ID, Service: e.ServiceID, Network: e.VPCID, Carry: e.Carry, Groups: e.Groups, Recheck: e.Recheck, Version: e.Version,
 		Bandwidth: e.Bandwidth, MaxConnections: e.MaxConnections,
 	}
 	if !e.Carry {
