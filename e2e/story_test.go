@@ -51,7 +51,7 @@ func publishBookings(t *testing.T) *bookings {
 	a.background("backend", os.Args[0], "peer-serve", "10.0.1.17:7000")
 	p.open(contoso + "/load-balancers/new")
 	p.fill("Name", "nlb-travel")
-	p.fill("Listens on TCP port", "7000")
+	p.fill("Listens on port", "7000")
 	p.press("Create load balancer")
 	p.sees("nlb-travel")
 	p.open(contoso + "/services/new")
@@ -276,7 +276,7 @@ func (b *bookings) listen(ports ...string) {
 	for _, port := range ports {
 		b.p.open(lb)
 		b.p.follow("Add listener")
-		b.p.fill("Listens on TCP port", port)
+		b.p.fill("Listens on port", port)
 		b.p.press("Add listener")
 		b.p.sees("TCP " + port)
 	}

@@ -1,9 +1,7 @@
 package console
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -27,18 +25,13 @@ func (k *Console) balancerArea(r router) {
 	r.post("/load-balancers/:id/edit", k.updateBalancer)
 	r.get("/load-balancers/:id/delete", k.askDeleteBalancer)
 	r.post("/load-balancers/:id/delete", k.deleteBalancer)
-	r.get("/load-balancers/:id/add-listener", k.newListener)
-	r.post("/load-balancers/:id/add-listener", k.addListener)
-	r.get("/load-balancers/:id/listeners/:listener/edit", k.editListener)
-	r.post("/load-balancers/:id/listeners/:listener/edit", k.updateListener)
-	r.get("/load-balancers/:id/listeners/:listener/delete", k.askDeleteListener)
-	r.post("/load-balancers/:id/listeners/:listener/delete", k.deleteListener)
-	r.get("/load-balancers/:id/listeners/:listener/add-target", k.newTarget)
-	r.post("/load-balancers/:id/listeners/:listener/add-target", k.addTarget)
-	r.get("/load-balancers/:id/targets/:target/weight", k.editWeight)
-	r.post("/load-balancers/:id/targets/:target/weight", k.setWeight)
-	r.get("/load-balancers/:id/targets/:target/remove", k.askRemoveTarget)
-	r.post("/load-balancers/:id/targets/:target/remove", k.removeTarget)
+	r.get("/load-balancers/:id/zones/new", k.newBalancerZone)
+	r.post("/load-balancers/:id/zones/new", k.addBalancerZone)
+	r.get("/load-balancers/:id/zones/:zone/edit", k.editBalancerZone)
+	r.post("/load-balancers/:id/zones/:zone/edit", k.updateBalancerZone)
+	r.get("/load-balancers/:id/zones/:zone/remove", k.askRemoveBalancerZone)
+	r.post("/load-balancers/:id/zones/:zone/remove", k.removeBalancerZone)
+	k.listenerRoutes(r)
 	r.resource("load-balancers", func(ctx context.Context, s *domain.Scope, id string) error {
 		_, err := s.LoadBalancer(ctx, id)
 		return err
@@ -59,7 +52,7 @@ func (k *Console) balancers(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	v := provide.BalancerList{}
+	v := provide.BalancerList{Tabs: balancerTabs(s, balancerPath)}
 	if s.Can(domain.WriteProvide) {
 		v.New = p.URL(balancerPath + "/new")
 	}
@@ -81,6 +74,14 @@ func (k *Console) balancers(c echo.Context, s *domain.Scope) error {
 	}
 	v.List = l.fill(ui.List{ID: balancerList, Filter: &ui.Filter{Selects: narrow}}, ids(got.Items, func(b domain.LoadBalancerSummary) string { return b.ID }), got.Prev, got.Next)
 	return list(c, v.List, provide.Balancers(p, v), provide.BalancerResults(v))
+}
+
+// balancerTabs are the two lists of this area.
+func balancerTabs(s *domain.Scope, current string) []ui.Tab {
+	return []ui.Tab{
+		{Label: "Load balancers", Href: in(s, balancerPath), Current: current == balancerPath},
+		{Label: "Server groups", Href: in(s, groupPath), Current: current == groupPath},
+	}
 }
 
 func balancerRow(s *domain.Scope, b domain.LoadBalancerSummary) provide.BalancerRow {
@@ -123,36 +124,35 @@ func (k *Console) balancerView(ctx context.Context, s *domain.Scope, id string) 
 		return provide.Balancer{}, err
 	}
 	v := provide.Balancer{
-		ID: b.ID, URL: in(s, balancerPath, "/", b.ID), Name: b.Name, Type: strings.ToUpper(b.Type), CrossZone: b.CrossZone,
+		ID: b.ID, URL: in(s, balancerPath, "/", b.ID), Name: b.Name, Type: strings.ToUpper(b.Type), CrossZone: b.CrossZone, CPS: b.CPS,
 		VPC:     provide.Link{Label: b.VPCName, Href: in(s, "/vpcs/", b.VPCID)},
 		Created: b.CreatedAt, Trail: trail(s, b.ID), CanWrite: s.Can(domain.WriteProvide),
 	}
 	for _, z := range b.Zones {
-		v.Zones = append(v.Zones, provide.BalancerZone{
+		zv := provide.BalancerZone{
 			Zone: z.ZoneID, VSwitch: provide.Link{Label: z.VSwitchName, Href: in(s, "/vpcs/", b.VPCID) + "?tab=vswitches"}, Address: z.Address,
-			State: zoneState(z.Health),
-		})
+			Local: z.Local, State: zoneState(z.Health),
+		}
+		if v.CanWrite {
+			zv.URL = v.URL + "/zones/" + z.ZoneID
+		}
+		v.Zones = append(v.Zones, zv)
 	}
 	healthy, total := 0, 0
-	seen := map[string]bool{} // groups that several listeners send to
+	shown := map[string]string{} // groups that several listeners send to, by the first of them
 	for _, l := range b.Listeners {
-		lv := provide.Listener{
-			ID: l.ID, URL: v.URL + "/listeners/" + l.ID, Label: listenerLabel(l.Listener), Idle: l.IdleTimeout, Check: checkWords(l.Group),
+		lv := listenerView(s, v.URL, l)
+		if lv.Same = shown[l.ServerGroupID]; lv.Same != "" {
+			lv.Targets = nil
+		} else {
+			shown[l.ServerGroupID] = lv.Label
 		}
-		slices.SortStableFunc(l.Servers, func(a, b domain.ServerDetail) int {
-			return cmp.Or(strings.Compare(a.ZoneID, b.ZoneID), strings.Compare(a.Name, b.Name))
-		})
-		for _, t := range l.Servers {
-			tv := targetView(s, v.URL, t, l.Group.HealthEnabled)
-			if !seen[l.ServerGroupID] {
-				total++
-				if tv.State.Kind == ui.OK && t.Weight > 0 {
-					healthy++
-				}
+		for _, t := range lv.Targets {
+			total++
+			if t.State.Kind == ui.OK && t.Weight > 0 {
+				healthy++
 			}
-			lv.Targets = append(lv.Targets, tv)
 		}
-		seen[l.ServerGroupID] = true
 		v.Listeners = append(v.Listeners, lv)
 	}
 	v.Targets = targetsState(healthy, total)
@@ -163,33 +163,6 @@ func (k *Console) balancerView(ctx context.Context, s *domain.Scope, id string) 
 		})
 	}
 	return v, nil
-}
-
-func targetView(s *domain.Scope, balancer string, t domain.ServerDetail, checked bool) provide.Target {
-	v := provide.Target{
-		ID: t.ID, URL: balancer + "/targets/" + t.ID, Address: t.Target, Zone: t.ZoneID, Weight: t.Weight, Host: t.Host,
-		State: healthState(t.Server, checked), Reason: t.HealthReason, Since: t.HealthSince, Hidden: hidden(s, 0),
-	}
-	if t.AttachmentID != "" {
-		v.Name = provide.Link{Label: t.Name, Href: in(s, "/attachments/", t.AttachmentID)}
-	}
-	return v
-}
-
-func listenerLabel(l domain.Listener) string {
-	return fmt.Sprintf("%s %d", strings.ToUpper(l.Protocol), l.Port)
-}
-
-// checkWords says how a group's targets are checked.
-func checkWords(g domain.ServerGroup) string {
-	if !g.HealthEnabled {
-		return "health check off"
-	}
-	where := ""
-	if g.HealthPort != 0 {
-		where = fmt.Sprintf(" to port %d", g.HealthPort)
-	}
-	return fmt.Sprintf("TCP check%s every %d s", where, g.HealthInterval)
 }
 
 // balancerPatched ends a change on a load balancer's page.
@@ -227,7 +200,7 @@ func (k *Console) balancerForm(c echo.Context, s *domain.Scope, f *form, vpc str
 		}
 		v.Zones = zoneChoices(switches)
 		v.NewVSwitch = in(s, "/vpcs/", v.VPC) + "?tab=vswitches"
-		if v.Attachments, err = targetOptions(ctx, s, v.VPC); err != nil {
+		if v.Choices, err = targetChoices(ctx, s, v.VPC); err != nil {
 			return err
 		}
 	}
@@ -238,90 +211,26 @@ func (k *Console) balancerForm(c echo.Context, s *domain.Scope, f *form, vpc str
 	return showDraft(c, f, v.Form.ID, provide.NewBalancerPage(p, v), provide.NewBalancerForm(v))
 }
 
-// The lists of the form for a load balancer.
-var (
-	listenerFields = []string{"port"}
-	targetFields   = []string{"attachment_id", "address", "port", "weight"}
-)
-
-func serversOf(listener int) string { return fmt.Sprintf("listeners.%d.servers", listener) }
-
-// listenerRows counts the target rows of each listener that a form has.
-func listenerRows(f *form) []int {
-	var rows []int
-	for i := range f.rows("listeners", listenerFields...) {
-		rows = append(rows, len(f.rows(serversOf(i), targetFields...)))
-	}
-	return rows
-}
-
-// drafted answers the buttons that add or remove a listener or a target, and
-// reports whether one was pressed: then the form is not sent yet.
-func drafted(f *form, attachments []ui.Option) bool {
-	more, less := f.text(provide.MoreRows), f.text(provide.LessRows)
-	switch {
-	case more == provide.ListenerRow:
-		n := len(f.rows("listeners", listenerFields...))
-		f.set(fmt.Sprintf("listeners.%d.port", n), "")
-		f.setRows(serversOf(n), []formRow{newTargetRow(attachments, 0)})
-	case more != "":
-		if i, err := strconv.Atoi(more); err == nil {
-			rows := f.rows(serversOf(i), targetFields...)
-			f.setRows(serversOf(i), append(rows, newTargetRow(attachments, len(rows))))
-		}
-	case less != "":
-		listener, target, _ := strings.Cut(less, ".")
-		i, err1 := strconv.Atoi(listener)
-		j, err2 := strconv.Atoi(target)
-		if rows := f.rows(serversOf(i), targetFields...); err1 == nil && err2 == nil && j >= 0 && j < len(rows) {
-			f.setRows(serversOf(i), slices.Delete(rows, j, j+1))
-		}
-	default:
-		return false
-	}
-	return true
-}
-
-// newTargetRow is a target that nobody has filled in: the next attachment.
-func newTargetRow(attachments []ui.Option, n int) formRow {
-	row := formRow{"attachment_id": "", "address": "", "port": "", "weight": "100"}
-	if n < len(attachments) {
-		row["attachment_id"] = attachments[n].Value
-	}
-	return row
-}
-
-// readListener reads listener i of a form. Target rows that are empty are left
-// out, also of the form, so that the store's numbers are the form's.
-func readListener(f *form, i int) domain.ListenerInput {
-	l := domain.ListenerInput{Port: f.number(fmt.Sprintf("listeners.%d.port", i)), IdleTimeout: f.number("idle_timeout"), Health: readHealth(f)}
-	rows := slices.DeleteFunc(f.rows(serversOf(i), targetFields...), func(r formRow) bool { return r["attachment_id"] == "" && r["address"] == "" })
-	f.setRows(serversOf(i), rows)
-	for j := range rows {
-		l.Servers = append(l.Servers, readTarget(f, fmt.Sprintf("%s.%d.", serversOf(i), j), l.Port))
-	}
-	return l
-}
-
 func (k *Console) createBalancer(c echo.Context, s *domain.Scope) error {
 	f, err := readForm(c)
 	if err != nil {
 		return err
 	}
 	vpc := f.text("vpc_id")
-	options, err := targetOptions(c.Request().Context(), s, vpc)
+	choices, err := targetChoices(c.Request().Context(), s, vpc)
 	if err != nil {
 		return err
 	}
-	if drafted(f, options) {
+	if drafted(f, choices.Attachments) {
 		return k.balancerForm(c, s, f, vpc)
 	}
-	what := domain.LoadBalancerInput{Name: f.text("name"), VPCID: vpc, CrossZone: f.ticked("cross_zone")}
+	what := domain.LoadBalancerInput{Name: f.text("name"), VPCID: vpc, Type: f.text("type"), CrossZone: f.ticked("cross_zone"), CPS: f.number("balancer_cps")}
+	local := f.number("local")
 	zones := chosenZones(f)
 	for _, z := range zones {
-		what.Zones = append(what.Zones, domain.LBZoneInput{ZoneID: z.zone, VSwitchID: z.vswitch, Address: z.address})
+		what.Zones = append(what.Zones, domain.LBZoneInput{ZoneID: z.zone, VSwitchID: z.vswitch, Address: z.address, Local: local})
 	}
-	for i := range f.rows("listeners", listenerFields...) {
+	for i := range f.rows("listeners", listenerControls...) {
 		what.Listeners = append(what.Listeners, readListener(f, i))
 	}
 	var id string
@@ -344,59 +253,19 @@ func (k *Console) createBalancer(c echo.Context, s *domain.Scope) error {
 	return k.seeOther(c, s, balancerPath+"/"+id, done(s, id, "The load balancer is there. Its targets are being checked."))
 }
 
-// balancerField names the control that a fault of a listener is about: all that a
-// form makes have the same settings.
+// balancerField names the control that a fault is about: all zones and all listeners
+// that a form makes have the same settings.
 func balancerField(field string) string {
-	if part := strings.Split(field, "."); len(part) > 2 && part[0] == "listeners" && part[2] != "servers" && part[2] != "port" {
-		return strings.Join(part[2:], ".")
+	part := strings.Split(field, ".")
+	switch {
+	case field == "cps":
+		return "balancer_cps"
+	case len(part) == 3 && part[0] == "zones" && part[2] == "local":
+		return "local"
+	case len(part) > 2 && part[0] == "listeners":
+		return listenerField(part[0]+"."+part[1]+".", strings.Join(part[2:], "."))
 	}
 	return field
-}
-
-func readHealth(f *form) domain.HealthInput {
-	return domain.HealthInput{
-		Disabled: !f.ticked("health.enabled"), Port: f.number("health.port"), Interval: f.number("health.interval"), Timeout: f.number("health.timeout"),
-		HealthyThreshold: f.number("health.healthy_threshold"), UnhealthyThreshold: f.number("health.unhealthy_threshold"),
-	}
-}
-
-// readTarget reads a target from fields whose names begin with under. A port that
-// is left empty is the listener's; a host service's own takes no port.
-func readTarget(f *form, under string, port int) domain.ServerInput {
-	srv := domain.ServerInput{Port: f.number(under + "port")}
-	if f.text(under+"weight") != "" {
-		srv.Weight = new(f.number(under + "weight"))
-	}
-	var host bool
-	if srv.AttachmentID, host = strings.CutPrefix(f.text(under+"attachment_id"), hostPrefix); srv.AttachmentID == "" {
-		srv.Address = f.text(under + "address")
-	}
-	if srv.Port == 0 && !host {
-		srv.Port = port
-	}
-	return srv
-}
-
-// hostPrefix marks an option that is a host service.
-const hostPrefix = "host:"
-
-// targetOptions are the attachments of a VPC that can be targets.
-func targetOptions(ctx context.Context, s *domain.Scope, vpc string) ([]ui.Option, error) {
-	got, err := s.Attachments(ctx, domain.Query{Limit: 200, Filter: map[string][]string{"vpc": {vpc}}})
-	if err != nil {
-		return nil, err
-	}
-	var options []ui.Option
-	for _, a := range got.Items {
-		switch a.Kind {
-		case domain.AttachPort:
-		case domain.AttachHost:
-			options = append(options, ui.Option{Value: hostPrefix + a.ID, Label: a.Name + " · host service"})
-		default:
-			options = append(options, ui.Option{Value: a.ID, Label: a.Name + " · " + a.Address + " · " + zoneName(a.ZoneID)})
-		}
-	}
-	return options, nil
 }
 
 // ---- edit, delete
@@ -411,7 +280,7 @@ func (k *Console) balancerEdit(c echo.Context, s *domain.Scope, f *form) error {
 		return err
 	}
 	q := ui.Question{Form: f.show(s, "edit-load-balancer", c.Request().URL.Path, b.Version), Title: "Edit " + b.Name, Verb: "Save", Cancel: in(s, balancerPath, "/", b.ID)}
-	return k.ask(c, s, f, balancerPath, q, provide.BalancerFields(q.Form, b.Name, b.CrossZone))
+	return k.ask(c, s, f, balancerPath, q, provide.BalancerFields(q.Form, provide.BalancerEdit{Name: b.Name, CrossZone: b.CrossZone, CPS: b.CPS, Apart: b.Type != domain.TypeCLB}))
 }
 
 // writable reads a load balancer for somebody who may change it.
@@ -427,9 +296,13 @@ func (k *Console) updateBalancer(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	name, cross := f.text("name"), f.ticked("cross_zone")
+	name, cps := f.text("name"), f.number("cps")
+	what := domain.LoadBalancerUpdate{Name: &name, CPS: &cps, Version: f.version()}
+	if f.ticked("apart") { // there is the choice
+		what.CrossZone = new(f.ticked("cross_zone"))
+	}
 	if f.ok() {
-		err = s.UpdateLoadBalancer(c.Request().Context(), c.Param("id"), domain.LoadBalancerUpdate{Name: &name, CrossZone: &cross, Version: f.version()})
+		err = s.UpdateLoadBalancer(c.Request().Context(), c.Param("id"), what)
 	}
 	if f.refused(err) {
 		return k.balancerEdit(c, s, f)
@@ -476,116 +349,91 @@ func (k *Console) deleteBalancer(c echo.Context, s *domain.Scope) error {
 	return k.seeOther(c, s, balancerPath, done(s, b.ID, b.Name+" is deleted."))
 }
 
-// ---- listeners
+// ---- zones
 
-func (k *Console) newListener(c echo.Context, s *domain.Scope) error {
-	return k.listenerForm(c, s, newForm())
+func (k *Console) newBalancerZone(c echo.Context, s *domain.Scope) error {
+	return k.balancerZoneForm(c, s, newForm())
 }
 
-func (k *Console) listenerForm(c echo.Context, s *domain.Scope, f *form) error {
+func (k *Console) balancerZoneForm(c echo.Context, s *domain.Scope, f *form) error {
 	b, err := k.writable(c, s, c.Param("id"))
 	if err != nil {
 		return err
 	}
-	options, err := targetOptions(c.Request().Context(), s, b.VPCID)
+	switches, err := s.VSwitches(c.Request().Context(), b.VPCID)
 	if err != nil {
 		return err
 	}
-	back := in(s, balancerPath, "/", b.ID)
-	v := provide.NewListener{Balancer: b.Name, Back: back, Attachments: options, Targets: []int{1}}
-	if f.values != nil {
-		v.Targets = listenerRows(f)
+	var options []ui.Option
+	for _, v := range switches {
+		if !slices.ContainsFunc(b.Zones, func(z domain.LBZoneDetail) bool { return z.ZoneID == v.ZoneID }) {
+			options = append(options, ui.Option{Value: v.ID, Label: v.ZoneID + " · " + v.Name + " · " + v.CIDR})
+		}
 	}
-	v.Form = f.show(s, "listener", back+"/add-listener", 0)
-	return showDraft(c, f, v.Form.ID, provide.NewListenerPage(k.page(c, s, "Add listener", balancerPath), v), provide.NewListenerForm(v))
+	q := ui.Question{
+		Form: f.show(s, "add-zone", c.Request().URL.Path, b.Version), Title: "Add a zone to " + b.Name, Verb: "Add zone", Cancel: in(s, balancerPath, "/", b.ID),
+	}
+	return k.ask(c, s, f, balancerPath, q, provide.BalancerZoneFields(q.Form, options))
 }
 
-func (k *Console) addListener(c echo.Context, s *domain.Scope) error {
+func (k *Console) addBalancerZone(c echo.Context, s *domain.Scope) error {
 	f, err := readForm(c)
 	if err != nil {
 		return err
 	}
-	b, err := k.writable(c, s, c.Param("id"))
-	if err != nil {
-		return err
-	}
-	options, err := targetOptions(c.Request().Context(), s, b.VPCID)
-	if err != nil {
-		return err
-	}
-	if drafted(f, options) {
-		return k.listenerForm(c, s, f)
-	}
-	what := readListener(f, 0)
+	what := domain.LBZoneInput{VSwitchID: f.required("vswitch_id", "Choose a zone."), Address: f.text("address"), Local: f.number("local")}
 	if f.ok() {
-		_, err = f.once(c, s, "AddListener", func(ctx context.Context) (string, error) {
-			l, err := s.AddListener(ctx, b.ID, what)
-			if err != nil {
-				return "", err
-			}
-			return l.ID, nil
-		})
+		err = s.AddLoadBalancerZone(c.Request().Context(), c.Param("id"), what, f.version())
 	}
-	faultsAt(err, func(field string) string { return balancerField("listeners.0." + field) })
 	if f.refused(err) {
-		return k.listenerForm(c, s, f)
+		return k.balancerZoneForm(c, s, f)
 	}
 	if err != nil {
 		return err
 	}
-	return k.seeOther(c, s, balancerPath+"/"+b.ID, done(s, b.ID, fmt.Sprintf("It listens on TCP %d.", what.Port)))
+	return k.balancerPatched(c, s, c.Param("id"), done(s, c.Param("id"), "The zone is added. Add it to a service, too, for endpoints to use it."))
 }
 
-// listenerOf finds a listener of the load balancer that the path names.
-func (k *Console) listenerOf(c echo.Context, s *domain.Scope) (*domain.LoadBalancerDetail, *domain.ListenerDetail, error) {
+// balancerZone finds the zone of the load balancer that the path names.
+func (k *Console) balancerZone(c echo.Context, s *domain.Scope) (*domain.LoadBalancerDetail, *domain.LBZoneDetail, error) {
 	b, err := k.writable(c, s, c.Param("id"))
 	if err != nil {
 		return nil, nil, err
 	}
-	for i := range b.Listeners {
-		if b.Listeners[i].ID == c.Param("listener") {
-			return b, &b.Listeners[i], nil
+	for i := range b.Zones {
+		if b.Zones[i].ZoneID == c.Param("zone") {
+			return b, &b.Zones[i], nil
 		}
 	}
 	return nil, nil, echo.ErrNotFound
 }
 
-func (k *Console) editListener(c echo.Context, s *domain.Scope) error {
-	return k.listenerEdit(c, s, newForm())
+func (k *Console) editBalancerZone(c echo.Context, s *domain.Scope) error {
+	return k.balancerZoneEdit(c, s, newForm())
 }
 
-func (k *Console) listenerEdit(c echo.Context, s *domain.Scope, f *form) error {
-	b, l, err := k.listenerOf(c, s)
+func (k *Console) balancerZoneEdit(c echo.Context, s *domain.Scope, f *form) error {
+	b, z, err := k.balancerZone(c, s)
 	if err != nil {
 		return err
 	}
 	q := ui.Question{
-		Form: f.show(s, "edit-listener", c.Request().URL.Path, b.Version), Title: "Edit listener " + listenerLabel(l.Listener), Verb: "Save",
-		Cancel: in(s, balancerPath, "/", b.ID),
+		Form: f.show(s, "edit-zone", c.Request().URL.Path, b.Version), Title: "Addresses in " + z.ZoneID, Verb: "Save", Cancel: in(s, balancerPath, "/", b.ID),
 	}
-	return k.ask(c, s, f, balancerPath, q, provide.ListenerFields(q.Form, l.Port, provide.HealthCheck{
-		On: l.Group.HealthEnabled, Interval: l.Group.HealthInterval, Timeout: l.Group.HealthTimeout, Passes: l.Group.HealthyThreshold,
-		Failures: l.Group.UnhealthyThreshold, Port: l.Group.HealthPort, Idle: l.IdleTimeout,
-	}))
+	return k.ask(c, s, f, balancerPath, q, provide.LocalField(q.Form, len(z.Local)))
 }
 
-func (k *Console) updateListener(c echo.Context, s *domain.Scope) error {
+func (k *Console) updateBalancerZone(c echo.Context, s *domain.Scope) error {
 	f, err := readForm(c)
 	if err != nil {
 		return err
 	}
-	_, l, err := k.listenerOf(c, s)
-	if err != nil {
-		return err
-	}
-	port, idle, health := f.number("port"), f.number("idle_timeout"), readHealth(f)
+	local := f.number("local")
 	if f.ok() {
-		err = errors.Join(
-			s.UpdateListener(c.Request().Context(), c.Param("listener"), domain.ListenerUpdate{Port: &port, IdleTimeout: &idle, Version: f.version()}),
-			s.UpdateServerGroup(c.Request().Context(), l.ServerGroupID, domain.ServerGroupUpdate{Health: &health}))
+		err = s.UpdateLoadBalancerZone(c.Request().Context(), c.Param("id"), c.Param("zone"), local, f.version())
 	}
 	if f.refused(err) {
-		return k.listenerEdit(c, s, f)
+		return k.balancerZoneEdit(c, s, f)
 	}
 	if err != nil {
 		return err
@@ -593,169 +441,28 @@ func (k *Console) updateListener(c echo.Context, s *domain.Scope) error {
 	return k.balancerPatched(c, s, c.Param("id"), done(s, c.Param("id"), "Saved."))
 }
 
-func (k *Console) askDeleteListener(c echo.Context, s *domain.Scope) error {
-	b, l, err := k.listenerOf(c, s)
+func (k *Console) askRemoveBalancerZone(c echo.Context, s *domain.Scope) error {
+	b, z, err := k.balancerZone(c, s)
 	if err != nil {
 		return err
 	}
 	f := newForm()
 	q := ui.Question{
-		Form: f.show(s, "delete-listener", c.Request().URL.Path, b.Version), Title: "Delete listener " + listenerLabel(l.Listener) + "?", Verb: "Delete", Danger: true,
+		Form: f.show(s, "remove-zone", c.Request().URL.Path, b.Version), Title: "Take " + b.Name + " out of " + z.ZoneID + "?", Verb: "Remove", Danger: true,
 		Cancel: in(s, balancerPath, "/", b.ID),
 	}
-	return k.ask(c, s, f, balancerPath, q, provide.Text("Connections through it end, and its targets go with it."))
+	return k.ask(c, s, f, balancerPath, q, provide.Text("Its addresses there are free again. This is refused while a service publishes it in the zone or endpoints lead to it there."))
 }
 
-func (k *Console) deleteListener(c echo.Context, s *domain.Scope) error {
-	_, l, err := k.listenerOf(c, s)
-	if err != nil {
-		return err
-	}
-	if err := s.DeleteListener(c.Request().Context(), l.ID); err != nil {
-		return err
-	}
-	return k.balancerPatched(c, s, c.Param("id"), done(s, c.Param("id"), "Listener "+listenerLabel(l.Listener)+" is deleted."))
-}
-
-// ---- targets
-
-func (k *Console) newTarget(c echo.Context, s *domain.Scope) error {
-	return k.targetForm(c, s, newForm())
-}
-
-func (k *Console) targetForm(c echo.Context, s *domain.Scope, f *form) error {
-	b, l, err := k.listenerOf(c, s)
-	if err != nil {
-		return err
-	}
-	options, err := targetOptions(c.Request().Context(), s, b.VPCID)
-	if err != nil {
-		return err
-	}
-	q := ui.Question{
-		Form: f.show(s, "add-target", c.Request().URL.Path, 0), Title: "Add a target to " + listenerLabel(l.Listener), Verb: "Add target",
-		Cancel: in(s, balancerPath, "/", b.ID),
-	}
-	return k.ask(c, s, f, balancerPath, q, provide.TargetFields(q.Form, options))
-}
-
-func (k *Console) addTarget(c echo.Context, s *domain.Scope) error {
+func (k *Console) removeBalancerZone(c echo.Context, s *domain.Scope) error {
 	f, err := readForm(c)
 	if err != nil {
 		return err
 	}
-	_, l, err := k.listenerOf(c, s)
-	if err != nil {
+	if err := s.RemoveLoadBalancerZone(c.Request().Context(), c.Param("id"), c.Param("zone"), f.version()); err != nil {
 		return err
 	}
-	what := readTarget(f, "", l.Port)
-	if f.ok() {
-		_, err = f.once(c, s, "AddServer", func(ctx context.Context) (string, error) {
-			srv, err := s.AddServer(ctx, l.ServerGroupID, what)
-			if err != nil {
-				return "", err
-			}
-			return srv.ID, nil
-		})
-	}
-	if f.refused(err) {
-		return k.targetForm(c, s, f)
-	}
-	if err != nil {
-		return err
-	}
-	return k.balancerPatched(c, s, c.Param("id"), done(s, c.Param("id"), "The target is added. It gets connections once it is healthy."))
-}
-
-// targetOf finds a target of the load balancer that the path names.
-func (k *Console) targetOf(c echo.Context, s *domain.Scope) (*domain.ServerDetail, error) {
-	b, err := k.writable(c, s, c.Param("id"))
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range b.Listeners {
-		for i := range l.Servers {
-			if l.Servers[i].ID == c.Param("target") {
-				return &l.Servers[i], nil
-			}
-		}
-	}
-	return nil, echo.ErrNotFound
-}
-
-func (k *Console) editWeight(c echo.Context, s *domain.Scope) error {
-	return k.weightForm(c, s, newForm())
-}
-
-func (k *Console) weightForm(c echo.Context, s *domain.Scope, f *form) error {
-	t, err := k.targetOf(c, s)
-	if err != nil {
-		return err
-	}
-	q := ui.Question{Form: f.show(s, "weight", c.Request().URL.Path, 0), Title: "Weight of " + targetName(t), Verb: "Save", Cancel: in(s, balancerPath, "/", c.Param("id"))}
-	weight := t.Weight
-	if weight == 0 {
-		weight = 100
-	}
-	return k.ask(c, s, f, balancerPath, q, provide.WeightField(q.Form, weight))
-}
-
-func (k *Console) setWeight(c echo.Context, s *domain.Scope) error {
-	f, err := readForm(c)
-	if err != nil {
-		return err
-	}
-	t, err := k.targetOf(c, s)
-	if err != nil {
-		return err
-	}
-	f.required("weight", "How much of the connections it gets: 0 to 100.")
-	weight := f.number("weight")
-	if f.ok() {
-		err = s.UpdateServer(c.Request().Context(), t.ID, weight)
-	}
-	if f.refused(err) {
-		return k.weightForm(c, s, f)
-	}
-	if err != nil {
-		return err
-	}
-	n := done(s, t.ID, fmt.Sprintf("%s has weight %d.", targetName(t), weight))
-	if weight == 0 {
-		n.Title, n.Text = targetName(t)+" is draining.", "It gets no new connections; the open ones go on."
-	}
-	return k.balancerPatched(c, s, c.Param("id"), n)
-}
-
-func (k *Console) askRemoveTarget(c echo.Context, s *domain.Scope) error {
-	t, err := k.targetOf(c, s)
-	if err != nil {
-		return err
-	}
-	f := newForm()
-	q := ui.Question{
-		Form: f.show(s, "remove-target", c.Request().URL.Path, 0), Title: "Remove target " + targetName(t) + "?", Verb: "Remove", Danger: true,
-		Cancel: in(s, balancerPath, "/", c.Param("id")),
-	}
-	return k.ask(c, s, f, balancerPath, q, provide.Text("Connections to it end at once. Drain it first to let them finish."))
-}
-
-func (k *Console) removeTarget(c echo.Context, s *domain.Scope) error {
-	t, err := k.targetOf(c, s)
-	if err != nil {
-		return err
-	}
-	if err := s.RemoveServer(c.Request().Context(), t.ID); err != nil {
-		return err
-	}
-	return k.balancerPatched(c, s, c.Param("id"), done(s, t.ID, targetName(t)+" is removed."))
-}
-
-func targetName(t *domain.ServerDetail) string {
-	if t.Name != "" {
-		return t.Name
-	}
-	return t.Target
+	return k.balancerPatched(c, s, c.Param("id"), done(s, c.Param("id"), "It has left zone "+c.Param("zone")+"."))
 }
 
 // ---- what these pages share

@@ -140,10 +140,22 @@ func TestListeners(t *testing.T) {
 		t.Errorf("the new listener says %q", got)
 	}
 	edit := card.Find(`a[href$="/edit"]`).AttrOr("href", "")
-	d = w.moved(t, w.provider, w.press(t, w.provider, edit, "#edit-listener", url.Values{"port": {"8443"}, "health.enabled": {"on"}, "health.interval": {"10"}}))
+	res = w.press(t, w.provider, edit, "#edit-listener", url.Values{"port": {"1-443"}, "mss": {"1501"}}, partial...) // 80 is another listener's
+	if d := res.doc(t); res.StatusCode != http.StatusUnprocessableEntity || d.Find("#edit-listener-port-err").Length() != 1 || d.Find("#edit-listener-mss-err").Length() != 1 {
+		t.Errorf("an overlapping range: %d, %q", res.StatusCode, words(d.Find(".summary")))
+	}
+	d = w.moved(t, w.provider, w.press(t, w.provider, edit, "#edit-listener", url.Values{
+		"port": {"8443"}, "idle_timeout": {"60"}, "cps": {"5000"}, "proxy.enabled": {"on"}, "proxy.ids": {"vpc", "endpoint"},
+	}))
 	card = d.Find("[data-testid=listener]").Last()
-	if got := words(card.Find("header")); !strings.Contains(got, "TCP 8443") || !strings.Contains(got, "every 10 s") {
-		t.Errorf("the listener says %q", got)
+	for _, want := range []string{"TCP 8443", "idle limit 60 s", "5,000 new connections/s", "PROXY v2 (alibaba)"} {
+		if got := words(card.Find("header")); !strings.Contains(got, want) {
+			t.Errorf("the listener says %q, without %q", got, want)
+		}
+	}
+	_, values := filled(t, w.page(t, w.provider, edit), "#edit-listener")
+	if got := values["proxy.ids"]; len(got) != 2 || values.Get("port") != "8443" {
+		t.Errorf("the form shows %v", values)
 	}
 	d = w.moved(t, w.provider, w.press(t, w.provider, card.Find(`a[href$="/delete"]`).AttrOr("href", ""), "#delete-listener", nil))
 	if n := d.Find("[data-testid=listener]").Length(); n != 1 {

@@ -84,7 +84,7 @@ func New(c Config) *Console {
 // areas are the pages, each registered in the file that has its handlers.
 var areas = []func(*Console, router){
 	(*Console).overviewArea, (*Console).startArea,
-	(*Console).serviceArea, (*Console).connectionArea, (*Console).balancerArea,
+	(*Console).serviceArea, (*Console).connectionArea, (*Console).balancerArea, (*Console).serverGroupArea,
 	(*Console).endpointArea, (*Console).catalogueArea,
 	(*Console).vpcsArea, (*Console).attachmentsArea, (*Console).routesArea, (*Console).groupsArea,
 	(*Console).auditArea, (*Console).adminArea,

@@ -290,7 +290,7 @@ func serviceGrid(ctx context.Context, s *domain.Scope, svc *domain.ServiceDetail
 			for _, t := range l.Servers {
 				if b.CrossZone || t.ZoneID == "" || t.ZoneID == r.ZoneID {
 					row.Targets = append(row.Targets, provide.GridTarget{
-						Name: cmp.Or(t.Name, t.Target), Of: listenerLabel(l.Listener), State: healthState(t.Server, l.Group.HealthEnabled), Drained: t.Weight == 0,
+						Name: cmp.Or(t.Name, t.Target), Of: l.Opening().String(), State: healthState(t.Server, l.Group.HealthEnabled), Drained: t.Weight == 0,
 					})
 				}
 			}
