@@ -34,9 +34,9 @@ const (
 // revocation must not wait for a disk; the error says so, and a whole snapshot
 // sent again is kept as soon as that is possible.
 func (e *Local) Apply(_ context.Context, c Change) error {
-	w, err := e.accept(c)
+	w, err := e.accept(c) //nolint:contextcheck // a change is carried out even if who asked for it goes away
 	if w != nil {
-		e.follow(w) //nolint:contextcheck // a change is carried out even if who asked for it goes away
+		e.follow(w) //nolint:contextcheck // as well
 	}
 	return err
 }
@@ -144,16 +144,16 @@ type set[T comparable] map[T]struct{}
 func (s set[T]) add(v T) { s[v] = struct{}{} }
 
 // index finds what refers to an id.
-type index[T comparable] map[string]set[T]
+type index[K, T comparable] map[K]set[T]
 
-func (x index[T]) add(id string, v T) {
+func (x index[K, T]) add(id K, v T) {
 	if x[id] == nil {
 		x[id] = set[T]{}
 	}
 	x[id].add(v)
 }
 
-func (x index[T]) remove(id string, v T) {
+func (x index[K, T]) remove(id K, v T) {
 	delete(x[id], v)
 	if len(x[id]) == 0 {
 		delete(x, id)

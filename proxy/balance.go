@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
-
-	"github.com/openprivatelink/openprivatelink/proxy/forward"
 )
 
 // server is one target of a group while its address stands: another address
@@ -34,7 +32,7 @@ type target struct {
 }
 
 // enter is false once the server is removed.
-func (s *server) enter(f *forward.Flow) bool {
+func (s *server) enter(f *session) bool {
 	if !s.flows.add(f) {
 		return false
 	}
@@ -42,7 +40,7 @@ func (s *server) enter(f *forward.Flow) bool {
 	return true
 }
 
-func (s *server) leave(f *forward.Flow) {
+func (s *server) leave(f *session) {
 	s.live.Add(-1)
 	s.flows.remove(f)
 }
@@ -58,7 +56,7 @@ func (s *server) stand(h Health) {
 	}
 	s.standing.Store(int32(is))
 	if is == down && s.resets.Load() {
-		s.flows.cut(ReasonUnhealthy)
+		s.flows.cut(ReasonUnhealthy, func(*session) bool { return true })
 	}
 }
 

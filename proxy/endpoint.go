@@ -53,14 +53,29 @@ func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
 	ep.tallies = tallies
 }
 
-// observed says how the endpoint stands, by the number of open doors and the faults
-// of each zone.
-func (ep *endpoint) observed(open map[string]int, faults map[string][]string) EndpointObserved {
+// zone returns a zone of the endpoint, or nil.
+func (ep *endpoint) zone(id string) *EndpointZone {
+	i := slices.IndexFunc(ep.Zones, func(z EndpointZone) bool { return z.Zone == id })
+	if i < 0 {
+		return nil
+	}
+	return &ep.Zones[i]
+}
+
+// leads says whether flows may go by a load balancer, be it for what is left of
+// them.
+func (z *EndpointZone) leads(balancer string) bool {
+	return balancer == z.LoadBalancer || balancer == z.Replaced
+}
+
+// observed says how the endpoint stands, by the number of open doors, whether flows
+// of closed ones live on, and the faults of each zone.
+func (ep *endpoint) observed(open map[string]int, draining map[string]bool, faults map[string][]string) EndpointObserved {
 	o := EndpointObserved{ID: ep.ID, Version: ep.Version}
 	for _, z := range ep.Zones {
 		o.Zones = append(o.Zones, ZoneObserved{
 			Zone:     z.Zone,
-			Carrying: ep.Carry && z.Carry && (open[z.Zone] > 0 || len(faults[z.Zone]) == 0),
+			Carrying: draining[z.Zone] || ep.Carry && z.Carry && (open[z.Zone] > 0 || len(faults[z.Zone]) == 0),
 			Error:    strings.Join(faults[z.Zone], "; "),
 		})
 	}

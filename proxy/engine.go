@@ -77,10 +77,11 @@ type Local struct {
 	doors        map[object]map[place]*door
 	places       map[place]*door
 
-	endpointsOf index[string] // by load balancer
-	balancersOf index[string] // by server group
-	rulesOf     index[string] // by security group
-	inNetwork   index[object] // by network: what may listen in it
+	endpointsOf index[string, string] // by load balancer
+	balancersOf index[string, string] // by server group
+	rulesOf     index[string, string] // by security group
+	inNetwork   index[string, object] // by network: what may listen in it
+	closed      index[object, *door]  // by owner: doors that are closed and have flows that live on
 }
 
 // New starts an engine on cfg.Driver. It answers at once, while it makes what its
@@ -117,10 +118,11 @@ func New(cfg Config) (*Local, error) {
 		rules:        map[string]*rules{},
 		doors:        map[object]map[place]*door{},
 		places:       map[place]*door{},
-		endpointsOf:  index[string]{},
-		balancersOf:  index[string]{},
-		rulesOf:      index[string]{},
-		inNetwork:    index[object]{},
+		endpointsOf:  index[string, string]{},
+		balancersOf:  index[string, string]{},
+		rulesOf:      index[string, string]{},
+		inNetwork:    index[string, object]{},
+		closed:       index[object, *door]{},
 	}
 	if e.now == nil {
 		e.now = time.Now
@@ -185,12 +187,21 @@ func (e *Local) Close() error {
 	e.work.Wait()
 	e.mu.Lock()
 	for _, d := range e.places {
-		d.close(ReasonShutdown)
+		d.listener.Close()
+		d.flows.end(ReasonShutdown)
 		e.forget(d)
 	}
 	for _, g := range e.serverGroups {
 		for _, s := range g.servers {
 			e.stopCheck(s)
+		}
+	}
+	for _, doors := range e.closed {
+		for d := range doors {
+			if d.end != nil {
+				d.end.Stop()
+			}
+			d.flows.end(ReasonShutdown)
 		}
 	}
 	for _, end := range e.draining {

@@ -125,18 +125,27 @@ func TestSilentServerIsSeen(t *testing.T) {
 
 func TestFlowSet(t *testing.T) {
 	var s flowSet
-	var flows []*forward.Flow
-	for range 3 {
-		f := new(forward.Flow)
+	var flows []*session
+	for range 4 {
+		f := &session{flow: new(forward.Flow)}
 		if !s.add(f) {
 			t.Fatal("an open set takes nothing")
 		}
 		flows = append(flows, f)
 	}
 	s.remove(flows[0])
-	empty := s.shut(ReasonRevoked)
-	if flows[0].Reason() != "" || flows[1].Reason() != ReasonRevoked || flows[2].Reason() != ReasonRevoked {
-		t.Error("shut ends what is inside and nothing else")
+	s.cut(ReasonReplaced, func(f *session) bool { return f == flows[1] })
+	if flows[1].flow.Reason() != ReasonReplaced || flows[2].flow.Reason() != "" {
+		t.Error("cut ends what it is asked to and nothing else")
+	}
+	s.remove(flows[1])
+	empty := s.shut()
+	if flows[2].flow.Reason() != "" {
+		t.Error("shut ends a flow")
+	}
+	s.end(ReasonRevoked)
+	if flows[0].flow.Reason() != "" || flows[2].flow.Reason() != ReasonRevoked || flows[3].flow.Reason() != ReasonRevoked {
+		t.Error("end ends what is inside and nothing else")
 	}
 	if s.add(flows[0]) {
 		t.Error("a shut set took a flow")
@@ -146,10 +155,10 @@ func TestFlowSet(t *testing.T) {
 		t.Fatal("empty, with two inside")
 	default:
 	}
-	s.remove(flows[1])
 	s.remove(flows[2])
+	s.remove(flows[3])
 	<-empty
-	<-s.shut(ReasonShutdown)
+	<-s.end(ReasonShutdown)
 }
 
 // The board tells every reader, however it reads, the newest about each object.

@@ -68,7 +68,7 @@ func (e *Local) adoptServerGroup(id string, want *ServerGroup, w *work) {
 // drain lets the flows of a removed server live on for some seconds.
 func (e *Local) drain(s *server, seconds int, w *work) {
 	if seconds <= 0 || s.live.Load() == 0 {
-		w.parting = append(w.parting, s.flows.shut(ReasonRemoved))
+		w.parting = append(w.parting, s.flows.end(ReasonRemoved))
 		return
 	}
 	e.draining[s] = time.AfterFunc(time.Duration(seconds)*time.Second, func() {
@@ -76,7 +76,7 @@ func (e *Local) drain(s *server, seconds int, w *work) {
 		defer e.mu.Unlock()
 		if e.draining[s] != nil {
 			delete(e.draining, s)
-			s.flows.shut(ReasonRemoved)
+			s.flows.end(ReasonRemoved)
 		}
 	})
 }

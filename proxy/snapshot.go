@@ -360,6 +360,7 @@ const (
 	ReasonReset     = forward.Reset       // one side reset, or vanished
 	ReasonIdle      = forward.Idle        // no byte for the listener's idle time-out
 	ReasonRevoked   = "revoked"           // its endpoint, zone or listener no longer carries
+	ReasonReplaced  = "replaced"          // its load balancer was replaced, and nothing of the old is to live on
 	ReasonRemoved   = "removed"           // its server was removed from the group
 	ReasonUnhealthy = "unhealthy"         // its server went down, and the group resets then
 	ReasonShutdown  = "shutdown"          // the engine ended

@@ -1,0 +1,190 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/openprivatelink/openprivatelink/proxy/forward"
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
+	"github.com/openprivatelink/openprivatelink/proxy/vpc"
+)
+
+const (
+	listenTimeout = 5 * time.Second
+	dialAttempts  = 3 // servers that a flow tries
+)
+
+// door is one listening socket and the flows that came in by it.
+type door struct {
+	place
+	owner    object
+	engine   *Local
+	tally    *tally
+	zone     string // of the endpoint or load balancer
+	era      int64  // of the endpoint's zone; guarded by the engine
+	listener forward.Listener
+	gate     atomic.Pointer[gate]
+	flows    flowSet
+
+	// Of a door that is closed while flows live on; guarded by the engine.
+	parting bool
+	end     *time.Timer
+}
+
+// open listens at a place that nobody else has. The caller holds mu.
+func (e *Local) open(o object, v want) (*door, error) {
+	if e.life.Err() != nil {
+		return nil, ErrAway
+	}
+	if d := e.places[v.place]; d != nil {
+		return nil, fmt.Errorf("%v is in use by %s", v.at, d.owner.id)
+	}
+	ctx, cancel := context.WithTimeout(e.life, listenTimeout)
+	defer cancel()
+	d := &door{place: v.place, owner: o, engine: e, tally: v.tally, zone: v.zone, era: v.era}
+	d.gate.Store(v.gate)
+	fd, err := e.driver.Bind(ctx, v.network, v.at, vpc.SocketOptions{})
+	if err == nil {
+		d.listener, err = e.forwarder.Accept(fd, d)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %v: %w", v.at, err)
+	}
+	if e.doors[o] == nil {
+		e.doors[o] = map[place]*door{}
+	}
+	e.doors[o][v.place], e.places[v.place] = d, d
+	e.listeners.Add(1)
+	return d, nil
+}
+
+// session is a flow that was let in, on its way to a server and back.
+type session struct {
+	flow    *forward.Flow
+	door    *door
+	gate    *gate          // as it was let in
+	source  netip.AddrPort // as the consumer's network knows it
+	verdict verdict.Trace
+	server  *server // that has it, or was tried last
+	tried   [dialAttempts]*server
+	tries   int
+	inside  bool // counted as the server's
+	stands  bool
+}
+
+// Admit implements [forward.Door].
+func (d *door) Admit(f *forward.Flow) forward.Session {
+	g := d.gate.Load()
+	s := &session{flow: f, door: d, gate: g, source: f.Source, verdict: verdict.Trace{Accept: true}}
+	if d.network != "" {
+		s.source = d.engine.driver.Translate(d.network, f.Source)
+	}
+	if g.rules != nil {
+		s.verdict = g.rules.filter.Load().Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: d.at.Port()})
+	}
+	f.Idle, f.Sum = g.idle, &d.tally.bytes
+	switch {
+	case f.Reason() != "":
+	case !s.verdict.Accept:
+		f.End(ReasonGroup)
+	case !d.flows.add(s):
+		f.End(ReasonGate)
+	default:
+		d.engine.flows.Add(1)
+		d.tally.active.Add(1)
+		return s
+	}
+	d.note(f, s)
+	return nil
+}
+
+// Next implements [forward.Session].
+func (s *session) Next(f *forward.Flow) (forward.Target, bool) {
+	key := flowKey{Client: s.source, Local: s.door.at, Endpoint: s.door.tally.endpoint}
+	for s.tries < dialAttempts {
+		next, from := s.gate.pool.pick(&key, s.tried[:s.tries])
+		if next == nil {
+			break
+		}
+		s.tried[s.tries] = next
+		s.tries++
+		if !next.enter(s) {
+			continue // removed this moment
+		}
+		s.server, s.inside = next, true
+		if next.host {
+			return forward.Target{To: next.address}, true
+		}
+		return forward.Target{Network: from.network, From: from.local, To: next.address}, true
+	}
+	if s.server == nil {
+		f.End(ReasonNoServer)
+	} else {
+		f.End(ReasonConnect)
+	}
+	return forward.Target{}, false
+}
+
+// Failed implements [forward.Session].
+func (s *session) Failed(_ *forward.Flow, err error) {
+	s.inside = false
+	s.server.leave(s)
+	s.door.engine.log.Debug("connect", "server_group", s.server.group, "server", s.server.id, "err", err)
+}
+
+// Stands implements [forward.Session].
+func (s *session) Stands(*forward.Flow) {
+	s.stands = true
+	s.door.tally.flows.Add(1)
+	s.door.engine.active.Add(1)
+}
+
+// Ended implements [forward.Session].
+func (s *session) Ended(f *forward.Flow) {
+	d := s.door
+	if s.stands {
+		d.engine.active.Add(-1)
+	}
+	d.tally.active.Add(-1)
+	d.note(f, s)
+	if s.inside {
+		s.server.leave(s)
+	}
+	d.flows.remove(s)
+	d.engine.flows.Done()
+}
+
+// note counts a flow that never had two sides as refused, and records the end of
+// an endpoint's flow.
+func (d *door) note(f *forward.Flow, s *session) {
+	action := ActionAccept
+	if !s.stands {
+		action = ActionReject
+		d.tally.refused.Add(1)
+	}
+	if d.tally.endpoint == "" {
+		return
+	}
+	server := ""
+	if s.server != nil {
+		server = s.server.id
+	}
+	end := d.engine.now()
+	d.engine.records.Add(&Record{
+		Protocol: verdict.TCP, Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: s.source, Address: d.at, Server: server,
+		Start: end.Add(-time.Since(f.Start)), End: end,
+		In: f.Moved[forward.In].Load(), Out: f.Moved[forward.Out].Load(), Action: action, Reason: f.Reason(), Verdict: s.verdict,
+	})
+}
+
+// dial connects to an address of the host, or of a VPC from one of the VPC's own.
+func (e *Local) dial(ctx context.Context, host bool, from origin, to netip.AddrPort) (net.Conn, error) {
+	if host {
+		return new(net.Dialer).DialContext(ctx, "tcp", to.String())
+	}
+	return e.driver.Dial(ctx, from.network, from.local, to)
+}
