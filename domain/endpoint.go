@@ -703,15 +703,15 @@ func (s *Scope) TestEndpoint(ctx context.Context, id string, in TestInput) (*Tes
 		return nil, fmt.Errorf("probe: %w", err)
 	}
 	if !r.OK {
-		flows, err := s.store.plane.Flows(ctx, id, maxHistory)
+		flows, err := s.EndpointFlows(ctx, id, FlowQuery{Limit: maxHistory, Action: "reject"})
 		if err != nil {
-			return nil, fmt.Errorf("read flows: %w", err)
+			return nil, err
 		}
 		from, _ := netip.ParseAddr(r.Attachment.Address)
-		if i := slices.IndexFunc(flows, func(f Flow) bool {
+		if i := slices.IndexFunc(flows.Items, func(f Flow) bool {
 			return !f.Accepted && f.Source.Addr() == from && f.Address == r.Address && !f.Start.Before(begun.Add(-time.Second))
 		}); i >= 0 {
-			r.Refused = &flows[i]
+			r.Refused = &flows.Items[i]
 		}
 	}
 	return r, nil
@@ -748,20 +748,4 @@ func (s *Scope) testZone(ctx context.Context, d *EndpointDetail, from Attachment
 		return EndpointZone{}, invalid("zone_id", "endpoint_zone_not_found", "The endpoint is not in zone %s.", named)
 	}
 	return d.Zones[0], nil
-}
-
-// EndpointFlows returns flows through an endpoint that ended or were refused, newest
-// first, at most limit.
-func (s *Scope) EndpointFlows(ctx context.Context, id string, limit int) ([]Flow, error) {
-	db, err := s.read(ctx, ReadConsume)
-	if err != nil {
-		return nil, err
-	}
-	if err := first(db, KindEndpoint, &Endpoint{}, "id = ? AND account_id = ?", id, s.account.ID); err != nil {
-		return nil, err
-	}
-	if s.store.plane == nil {
-		return nil, nil
-	}
-	return s.store.plane.Flows(ctx, id, limit)
 }

@@ -294,7 +294,7 @@ func TestDeletionSurvivesARestart(t *testing.T) {
 type plane struct {
 	probed []string
 	result domain.ProbeResult
-	flows  []domain.Flow
+	domaintest.Recorded
 }
 
 func (p *plane) Counters(string) domain.Counters { return domain.Counters{Active: 3, In: 10, Out: 20} }
@@ -303,8 +303,6 @@ func (p *plane) Probe(_ context.Context, attachment string, target netip.AddrPor
 	p.probed = append(p.probed, attachment+" "+target.String())
 	return p.result, nil
 }
-
-func (p *plane) Flows(context.Context, string, int) ([]domain.Flow, error) { return p.flows, nil }
 
 func (p *plane) Status(context.Context) (domain.EngineStatus, error) {
 	return domain.EngineStatus{}, nil
@@ -348,8 +346,8 @@ func TestTestEndpoint(t *testing.T) {
 		}
 	}
 	p.result = domain.ProbeResult{Error: "reset"}
-	p.flows = []domain.Flow{{
-		Start: m.Clock.Now().Add(time.Second), Source: netip.MustParseAddrPort(one.Address + ":40000"), Address: netip.MustParseAddrPort("10.0.1.2:443"), Reason: domain.FlowDenied, Rule: "sgr-1",
+	p.Recorded = domaintest.Recorded{{
+		Seq: 1, EndpointID: ep, Start: m.Clock.Now().Add(time.Second), Source: netip.MustParseAddrPort(one.Address + ":40000"), Address: netip.MustParseAddrPort("10.0.1.2:443"), Reason: domain.FlowDenied, Rule: "sgr-1",
 	}}
 	if r := must(c.TestEndpoint(ctx, ep, domain.TestInput{AttachmentID: one.ID}))(t); r.OK || r.Refused == nil || r.Refused.Rule != "sgr-1" {
 		t.Errorf("refused: %+v", r)

@@ -281,7 +281,20 @@ func init() {
 			return s.Endpoint(ctx, f.id["endpoint"])
 		}),
 		"EndpointFlows": shows(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
-			return s.EndpointFlows(ctx, f.id["endpoint"], 10)
+			return s.EndpointFlows(ctx, f.id["endpoint"], domain.FlowQuery{})
+		}),
+		"ServiceFlows": shows(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.ServiceFlows(ctx, f.id["service"], domain.FlowQuery{})
+		}),
+		"ExportEndpointFlows": shows(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			var lines []domain.FlowLine
+			err := s.ExportEndpointFlows(ctx, f.id["endpoint"], domain.FlowQuery{}, func(l domain.FlowLine) error { lines = append(lines, l); return nil })
+			return lines, err
+		}),
+		"ExportServiceFlows": shows(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			var lines []domain.FlowLine
+			err := s.ExportServiceFlows(ctx, f.id["service"], domain.FlowQuery{}, func(l domain.FlowLine) error { lines = append(lines, l); return nil })
+			return lines, err
 		}),
 		"CreateEndpoint/service": endpoint(func(f *fixture, in *domain.EndpointInput) { in.ServiceName = f.id["service name"] }),
 		"CreateEndpoint/vpc":     endpoint(func(f *fixture, in *domain.EndpointInput) { in.VPCID = f.id["VPC"] }),

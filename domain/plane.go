@@ -14,8 +14,8 @@ type DataPlane interface {
 	Counters(endpointID string) Counters
 	// Probe connects from inside an attachment.
 	Probe(ctx context.Context, attachmentID string, target netip.AddrPort, http bool) (ProbeResult, error)
-	// Flows returns finished and refused flows of an endpoint, newest first.
-	Flows(ctx context.Context, endpointID string, limit int) ([]Flow, error)
+	// Records returns a page of flow records, with both sides' halves in them.
+	Records(ctx context.Context, q RecordQuery) (RecordPage, error)
 	// Status of the engine.
 	Status(ctx context.Context) (EngineStatus, error)
 }
@@ -39,38 +39,6 @@ type ProbeResult struct {
 	Status  int    // of HTTP
 	Command string // to repeat it by hand
 	Output  string
-}
-
-// Flow is one flow through an endpoint that ended or was refused.
-type Flow struct {
-	Start, End time.Time
-	Source     netip.AddrPort
-	Address    netip.AddrPort
-	Zone       string
-	In, Out    int64
-	Accepted   bool
-	Reason     string
-	Rule       string // security-group rule that decided, if one did
-	Group      string // and its group
-}
-
-// FlowDenied is the reason of a flow that the endpoint's security groups refused.
-const FlowDenied = "sg"
-
-// reasons are the engine's in words for people.
-var reasons = map[string]string{
-	"closed": "both sides ended it", "reset": "one side reset it", "idle": "nothing was sent for too long", "revoked": "the connection was revoked",
-	"removed": "its target was removed", "shutdown": "the engine ended",
-	FlowDenied: "the endpoint's security groups refused it", "gate": "the connection was revoked while it arrived",
-	"no_server": "the load balancer has no target that may take it", "connect": "no target of the load balancer could be reached",
-}
-
-// Why says in words why the flow ended or was refused.
-func (f Flow) Why() string {
-	if why, ok := reasons[f.Reason]; ok {
-		return why
-	}
-	return f.Reason
 }
 
 // EngineStatus tells about the data plane.

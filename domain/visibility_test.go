@@ -60,6 +60,8 @@ func TestTheOtherSide(t *testing.T) {
 		}
 	}
 
+	m.Store.UseDataPlane(&plane{Recorded: m.records(ep)[:5]}) // no PROXY header told the provider anything
+
 	d := must(c.Endpoint(ctx, ep))(t)
 	sides := []struct {
 		name    string
@@ -75,11 +77,12 @@ func TestTheOtherSide(t *testing.T) {
 				"service": m.service.ID, "service name": m.service.ServiceName(), "account": c.Account().ID,
 			},
 			[]string{
-				m.vpc.ID, m.h.ID, m.i.ID, "vsw-h", "10.0.0.0/16", "10.0.1.", "10.0.2.", "127.0.0.1", m.balancer.ID, m.balancer.Name, lb.Listeners[0].ID, lb.Listeners[0].Group.ID,
+				m.vpc.ID, m.h.ID, m.i.ID, `"vsw-h"`, "10.0.0.0/16", "10.0.1.", "10.0.2.", "127.0.0.1", m.balancer.ID, m.balancer.Name, lb.Listeners[0].ID, lb.Listeners[0].Group.ID,
 				lb.Listeners[0].Servers[0].ID, lb.Listeners[0].Servers[0].AttachmentID, "orders-1", db.ID, db.OfferID, "host-database",
 				m.Stranger.Account().ID, "1000000000000099", "a-note-about-them", p.User().ID, p.User().Name,
+				"172.16.", "of-the-provider",
 			},
-			[]string{m.service.ServiceName(), "Welcome.", "endpoint-of-the-shop-2", "192.168.1.2", "healthy"},
+			[]string{m.service.ServiceName(), "Welcome.", "endpoint-of-the-shop-2", "192.168.1.2", "healthy", "192.168.1.77:40001"},
 		},
 		{
 			"provider", p,
@@ -90,8 +93,9 @@ func TestTheOtherSide(t *testing.T) {
 			[]string{
 				m.shop.ID, "shop-h", m.sh.ID, m.si.ID, "192.168.", m.group.ID, "shop-clients", rule.ID, client.ID, "shop-till",
 				"endpoint-of-the-shop", "what-the-shop-says", d.Zones[0].ENIID, c.User().ID,
+				"sg-of-the-shop", "sgr-of-the-shop",
 			},
-			[]string{ep, "We need it.", c.Account().ID, c.User().Name, "10.0.1.100", "a-note-about-them", m.shop.RegionID},
+			[]string{ep, "We need it.", c.Account().ID, c.User().Name, "10.0.1.100", "a-note-about-them", m.shop.RegionID, "172.16.1.100:50001"},
 		},
 	}
 	for _, side := range sides {

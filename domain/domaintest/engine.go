@@ -1,6 +1,9 @@
 package domaintest
 
 import (
+	"context"
+	"slices"
+
 	"github.com/openprivatelink/openprivatelink/domain"
 )
 
@@ -41,4 +44,36 @@ func Followed(e domain.EngineEndpoint) domain.EndpointReport {
 		r.Zones[z.ZoneID] = domain.ZoneReport{Carrying: e.Carry && z.Carries()}
 	}
 	return r
+}
+
+// Recorded answers [domain.DataPlane.Records] from records in the order of their
+// numbers, at most five at a time, so that whoever asks has to go on asking.
+type Recorded []domain.FlowRecord
+
+// Records returns a page of what q selects.
+func (all Recorded) Records(_ context.Context, q domain.RecordQuery) (domain.RecordPage, error) {
+	const most = 5
+	rows := slices.Clone(all)
+	if q.Newest {
+		slices.Reverse(rows)
+	}
+	var p domain.RecordPage
+	for _, r := range rows {
+		action := "REJECT"
+		if r.Accepted {
+			action = "ACCEPT"
+		}
+		if r.Seq <= q.After || (q.Before != 0 && r.Seq >= q.Before) || (q.EndpointID != "" && r.EndpointID != q.EndpointID) ||
+			(q.ServiceID != "" && r.ServiceID != q.ServiceID) || (q.Action != "" && q.Action != action) || (q.Reason != "" && q.Reason != r.Reason) ||
+			(!q.From.IsZero() && r.End.Before(q.From)) || (!q.To.IsZero() && !r.End.Before(q.To)) {
+			continue
+		}
+		if len(p.Records) == min(q.Limit, most) {
+			p.More = true
+			break
+		}
+		p.Records = append(p.Records, r)
+		p.Next = r.Seq
+	}
+	return p, nil
 }

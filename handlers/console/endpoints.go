@@ -16,6 +16,7 @@ import (
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/web/consume"
+	"github.com/openprivatelink/openprivatelink/web/observe"
 	"github.com/openprivatelink/openprivatelink/web/overview"
 	"github.com/openprivatelink/openprivatelink/web/ui"
 )
@@ -241,11 +242,7 @@ func (k *Console) createEndpoint(c echo.Context, s *domain.Scope) error {
 const (
 	tabZones  = "zones"
 	tabGroups = "groups"
-	tabFlows  = "flows"
 )
-
-// shownFlows is how many flow records a page shows.
-const shownFlows = 50
 
 func (k *Console) endpoint(c echo.Context, s *domain.Scope) error {
 	return k.showEndpoint(c, s, newForm(), nil)
@@ -266,8 +263,13 @@ func (k *Console) showEndpoint(c echo.Context, s *domain.Scope, f *form, result 
 	switch v.Tab {
 	case tabZones, tabGroups:
 	case tabFlows:
-		if v.Flows, err = flowViews(ctx, s, d); err != nil {
+		flows, err := k.endpointFlows(c, s, d)
+		if err != nil {
 			return err
+		}
+		v.Flows, v.Here = observe.Flows(flows), flows.List.URL+flows.List.Query
+		if listPart(c, flows.List) {
+			return list(c, flows.List, consume.EndpointPage(p, v), observe.FlowResults(flows))
 		}
 	case tabAudit:
 		v.Events = linkEvents(d.History, d.Connection.RequestedBy, d.Connection.RequestMessage)
@@ -374,26 +376,6 @@ func (k *Console) endpointTraffic(c echo.Context, s *domain.Scope) error {
 	return render(c, http.StatusOK, consume.TrafficCard(v))
 }
 
-func flowViews(ctx context.Context, s *domain.Scope, d *domain.EndpointDetail) (*consume.Flows, error) {
-	flows, err := s.EndpointFlows(ctx, d.ID, shownFlows)
-	if err != nil {
-		return nil, err
-	}
-	v := &consume.Flows{}
-	for _, f := range flows {
-		fv := consume.Flow{
-			Start: f.Start, Source: f.Source.String(), Address: f.Address.String(), Zone: f.Zone, In: f.In, Out: f.Out,
-			State: ui.State{Kind: ui.OK, Word: "Passed", Title: f.Reason}, Lasted: duration(f.End.Sub(f.Start)),
-		}
-		if !f.Accepted {
-			fv.State = ui.State{Kind: ui.Bad, Word: "Refused", Title: f.Reason}
-			fv.Why, fv.Rule = f.Reason, ruleLink(s, f, d.Groups)
-		}
-		v.Rows = append(v.Rows, fv)
-	}
-	return v, nil
-}
-
 // duration writes d with the unit that suits it.
 func duration(d time.Duration) string {
 	switch {
@@ -409,7 +391,7 @@ func duration(d time.Duration) string {
 	return d.Round(time.Second).String()
 }
 
-// ruleLink leads to the rule that refused a flow, where it is edited.
+// ruleLink leads to the rule that decided on a flow, where it is edited.
 func ruleLink(s *domain.Scope, f domain.Flow, groups []domain.SecurityGroup) consume.Link {
 	if f.Group == "" {
 		return consume.Link{}

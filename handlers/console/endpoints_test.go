@@ -11,6 +11,7 @@ import (
 	"github.com/PuerkitoBio/goquery"
 
 	"github.com/openprivatelink/openprivatelink/domain"
+	"github.com/openprivatelink/openprivatelink/domain/domaintest"
 )
 
 // Connect, Create: everything is chosen that can be.
@@ -154,9 +155,9 @@ func TestTestIt(t *testing.T) {
 	}
 	group := e.Groups[0]
 	w.plane.probe = domain.ProbeResult{Error: "connection reset by peer"}
-	w.plane.flows = []domain.Flow{{
-		Start: w.Clock.Now(), End: w.Clock.Now(), Source: netip.AddrPortFrom(netip.MustParseAddr(w.consume.attachment.Address), 40000),
-		Address: w.plane.asked.target, Zone: e.Zones[0].ZoneID, Reason: "a rule drops it", Rule: "sgr-x", Group: group.ID,
+	w.plane.Recorded = domaintest.Recorded{{
+		Seq: 1, EndpointID: e.ID, Start: w.Clock.Now(), End: w.Clock.Now(), Source: netip.AddrPortFrom(netip.MustParseAddr(w.consume.attachment.Address), 40000),
+		Address: w.plane.asked.target, ZoneID: e.Zones[0].ZoneID, Reason: domain.FlowDenied, Rule: "sgr-x", Group: group.ID,
 	}}
 	d := w.press(t, w.consumer, page, "#test", nil).doc(t)
 	banner := d.Find("[data-testid=test-result] .banner")

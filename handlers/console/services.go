@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/openprivatelink/openprivatelink/domain"
+	"github.com/openprivatelink/openprivatelink/web/observe"
 	"github.com/openprivatelink/openprivatelink/web/overview"
 	"github.com/openprivatelink/openprivatelink/web/provide"
 	"github.com/openprivatelink/openprivatelink/web/ui"
@@ -222,6 +223,15 @@ func (k *Console) service(c echo.Context, s *domain.Scope) error {
 		return k.whitelist(c, s, v)
 	case tabConnections:
 		return k.serviceConnections(c, s, v)
+	case tabFlows:
+		var flows observe.FlowList
+		if flows, err = k.serviceFlows(c, s, svc.ID); err != nil {
+			return err
+		}
+		v.Flows, v.Here = observe.Flows(flows), flows.List.URL+flows.List.Query
+		if listPart(c, flows.List) {
+			return list(c, flows.List, provide.ServicePage(p, v), observe.FlowResults(flows))
+		}
 	case tabAudit:
 		v.Events, err = history(ctx, s, svc.ID)
 	default:

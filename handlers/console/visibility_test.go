@@ -18,7 +18,7 @@ func (w *linkWorld) pages() (provider, consumer []string) {
 	provider = []string{
 		"", "/services", "/connections", "/load-balancers", "/catalogue", "/endpoints",
 		"/services/" + w.service.ID, "/services/" + w.service.ID + "?tab=resources", "/services/" + w.service.ID + "?tab=whitelist",
-		"/services/" + w.service.ID + "?tab=connections", "/services/" + w.service.ID + "?tab=audit",
+		"/services/" + w.service.ID + "?tab=connections", "/services/" + w.service.ID + "?tab=flows", "/services/" + w.service.ID + "?tab=audit",
 		"/load-balancers/" + w.balancer.ID, "/connections/" + w.endpoint.ID, "/connections/" + w.endpoint.ID + "/traffic",
 	}
 	consumer = []string{
@@ -104,13 +104,14 @@ func TestTheOtherSideIsNotShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	providerOnly := []string{
-		w.provide.vpc.ID, "vpc-provider", "172.20.", w.balancer.ID, "nlb-secret", w.provide.attachment.ID, "backend-one", b.Listeners[0].Servers[0].ID,
+		w.provide.vpc.ID, "vpc-provider", "172.20.", w.balancer.ID, "nlb-secret", w.provide.attachment.ID, "backend-one", "srv-of-theirs", b.Listeners[0].Servers[0].ID,
 		w.Stranger.Account().ID, "owner-of-provider",
 	}
 	consumerOnly := []string{
-		w.consume.vpc.ID, "vpc-consumer", "192.168.", w.consume.attachment.ID, "client-one", "to-payments", e.Groups[0].ID, e.Groups[0].Name, e.Zones[0].ENIID,
+		w.consume.vpc.ID, "vpc-consumer", "192.168.", w.consume.attachment.ID, "client-one", "to-payments", e.Groups[0].ID, e.Groups[0].Name, e.Zones[0].ENIID, "sgr-x",
 		w.Stranger.Account().ID,
 	}
+	w.flows(t)
 	if _, _, err := w.Provider.AddToWhitelist(t.Context(), w.service.ID, w.Stranger.Account().ID, false); err != nil {
 		t.Fatal(err)
 	}
@@ -131,13 +132,13 @@ func TestTheOtherSideIsNotShown(t *testing.T) {
 	}
 	providerPages, consumerPages := w.pages()
 	_, consumerForms := w.dialogs(t)
-	for _, path := range append(consumerPages, append(consumerForms, "/audit", "/audit.csv")...) {
+	for _, path := range append(consumerPages, append(consumerForms, "/audit", "/audit.csv", "/endpoints/"+w.endpoint.ID+"/flows.jsonl")...) {
 		for _, header := range [][]string{nil, partial} {
 			look(path, w.get(t, w.consumer, account(w.Consumer)+path, header...).body, providerOnly)
 		}
 	}
 	// The consumer's account has the stranger's id nowhere; the provider whitelisted it.
-	for _, path := range append(providerPages, "/connections/"+w.endpoint.ID+"/reject", "/audit", "/audit.csv") {
+	for _, path := range append(providerPages, "/connections/"+w.endpoint.ID+"/reject", "/audit", "/audit.csv", "/services/"+w.service.ID+"/flows.jsonl") {
 		for _, header := range [][]string{nil, partial} {
 			look(path, w.get(t, w.provider, account(w.Provider)+path, header...).body, consumerOnly[:len(consumerOnly)-1])
 		}

@@ -207,8 +207,8 @@ func words(s *goquery.Selection) string { return strings.Join(strings.Fields(s.T
 type fakePlane struct {
 	counters domain.Counters
 	probe    domain.ProbeResult
-	flows    []domain.Flow
-	asked    struct {
+	domaintest.Recorded
+	asked struct {
 		attachment string
 		target     netip.AddrPort
 		http       bool
@@ -221,8 +221,6 @@ func (p *fakePlane) Probe(_ context.Context, attachment string, target netip.Add
 	p.asked.attachment, p.asked.target, p.asked.http = attachment, target, http
 	return p.probe, nil
 }
-
-func (p *fakePlane) Flows(context.Context, string, int) ([]domain.Flow, error) { return p.flows, nil }
 
 func (p *fakePlane) Status(context.Context) (domain.EngineStatus, error) {
 	return domain.EngineStatus{Mode: "netns", Started: time.Unix(0, 0)}, nil

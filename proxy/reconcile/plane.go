@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"net/netip"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -41,38 +40,23 @@ func (l *Loop) Probe(ctx context.Context, attachmentID string, target netip.Addr
 	}, nil
 }
 
-// flowPages bounds how many pages of the engine's records one question reads.
-const flowPages = 50
-
-// Flows implements [domain.DataPlane].
-func (l *Loop) Flows(ctx context.Context, endpointID string, limit int) ([]domain.Flow, error) {
-	var out []domain.Flow
-	q := proxy.RecordQuery{Endpoint: endpointID, Limit: 1000}
-	for range flowPages {
-		page, err := l.Engine.Records(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range page.Records {
-			out = append(out, flow(r))
-		}
-		if over := len(out) - limit; over > 0 {
-			out = slices.Delete(out, 0, over)
-		}
-		if len(page.Records) < q.Limit {
-			break
-		}
-		q.After = page.Next
+// Records implements [domain.DataPlane].
+func (l *Loop) Records(ctx context.Context, q domain.RecordQuery) (domain.RecordPage, error) {
+	got, err := l.Engine.Records(ctx, proxy.RecordQuery{
+		After: q.After, Before: q.Before, Newest: q.Newest, Limit: q.Limit, From: q.From, To: q.To,
+		Endpoint: q.EndpointID, Service: q.ServiceID, Action: q.Action, Reason: q.Reason,
+	})
+	p := domain.RecordPage{Next: got.Next, More: got.More}
+	for _, r := range got.Records {
+		p.Records = append(p.Records, domain.FlowRecord{
+			Seq: r.Seq, Flow: r.Flow, Window: r.Window, Protocol: string(r.Protocol), EndpointID: r.Endpoint, ServiceID: r.Service, ZoneID: r.Zone,
+			Start: r.Start, End: r.End, In: r.In, Out: r.Out, Packets: [2]int64{r.PacketsIn, r.PacketsOut},
+			Accepted: r.Action == proxy.ActionAccept, Reason: r.Reason,
+			Source: r.Source, Address: r.Address, Group: r.Verdict.Group, Rule: r.Verdict.Rule,
+			LoadBalancerID: r.LoadBalancer, ServerID: r.Server, Local: r.Local, Target: r.Target, Told: r.Told,
+		})
 	}
-	slices.Reverse(out)
-	return out, nil
-}
-
-func flow(r proxy.Record) domain.Flow {
-	return domain.Flow{
-		Start: r.Start, End: r.End, Source: r.Source, Address: r.Address, Zone: r.Zone, In: r.In, Out: r.Out,
-		Accepted: r.Action == proxy.ActionAccept, Reason: r.Reason, Rule: r.Verdict.Rule, Group: r.Verdict.Group,
-	}
+	return p, err
 }
 
 // Status implements [domain.DataPlane].
