@@ -21,7 +21,7 @@ import (
 
 const help = `usage: bench run [flags]                      measure, print and write the report
        bench report [flags]                   print and write that of an earlier run again
-       bench load bulk|crr|rr|idle [flags]    what a client does
+       bench load bulk|crr|rr|idle|udp [flags] what a client does
        bench backend -at ADDRESS              what is behind every forwarder
        bench copy -at ADDRESS -to ADDRESS     a forwarder of two goroutines and io.Copy
 "-h" after a command lists its flags.`
@@ -60,13 +60,16 @@ func command(args []string) error {
 // generate runs one load and prints its result as a line of JSON.
 func generate(args []string, in io.Reader, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("load: name bulk, crr, rr or idle")
+		return errors.New("load: name bulk, crr, rr, idle or udp")
 	}
 	flags := flag.NewFlagSet("load "+args[0], flag.ContinueOnError)
 	to := addrFlag(flags, "to", "address of the forwarder")
-	conns := flags.Int("conns", 1, "connections at a time")
+	conns := flags.Int("conns", 1, "connections or flows at a time")
 	size := flags.Int("size", 64, "bytes of a message")
 	d := flags.Duration("for", time.Second, "how long")
+	from := addrFlag(flags, "from", "udp: address of the first flow")
+	window := flags.Int("window", 64, "udp: datagrams under way")
+	gso := flags.Bool("gso", false, "udp: let the kernel cut them")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -80,6 +83,9 @@ func generate(args []string, in io.Reader, out io.Writer) error {
 		r, err = load.Connections(echo, *conns, *size, *d)
 	case "rr":
 		r, err = load.Requests(echo, *conns, *size, *d)
+	case "udp":
+		l := load.Datagrams{Flows: *conns, From: *from, Size: *size, Window: *window, GSO: *gso}
+		r, err = l.Run(netip.AddrPortFrom(*to, load.PortDatagram), *d)
 	case "idle":
 		r, err = load.Idle(echo, *conns, func() {
 			fmt.Fprintln(out, "up")

@@ -27,6 +27,7 @@ type peer struct {
 	from *cell      // where they do
 	pid  int        // of the forwarder; 0: there is none
 	only []string   // loads; empty: all
+	udp  bool       // it carries datagrams, too
 }
 
 // errMissing says why a peer cannot run here.
@@ -104,7 +105,8 @@ func nginx(ctx context.Context, r *rig, name string, at netip.Addr) (*exec.Cmd, 
 		At, To      netip.Addr
 		Module, Dir string
 		Ports       []uint16
-	}{at, backendAt, module, r.dir, ports})
+		Datagrams   uint16
+	}{at, backendAt, module, r.dir, ports, load.PortDatagram})
 	return exec.CommandContext(ctx, program, "-p", r.dir, "-c", file), err
 }
 
@@ -134,6 +136,24 @@ func goCopy(ctx context.Context, r *rig, _ string, at netip.Addr) (*exec.Cmd, er
 		return nil, errors.New("it listens and connects in one namespace")
 	}
 	return exec.CommandContext(ctx, r.self, "copy", "-at", at.String(), "-to", backendAt.String()), nil
+}
+
+// answersDatagrams says whether whoever is at an address echoes a datagram.
+func answersDatagrams(ctx context.Context, from *cell, at netip.Addr) bool {
+	err := from.do(func() error {
+		c, err := new(net.Dialer).DialContext(ctx, "udp4", netip.AddrPortFrom(at, load.PortDatagram).String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		if _, err := fmt.Fprint(c, "?"); err != nil {
+			return err
+		}
+		_, err = c.Read(make([]byte, 1))
+		return err
+	})
+	return err == nil
 }
 
 // answers waits until whoever is at an address echoes, seen from a cell.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,12 +45,16 @@ var (
 	balancerAt = netip.MustParseAddr("10.0.4.1") // and those after it
 	endpointAt = netip.MustParseAddr("10.0.5.1") // and those after it
 	otherAt    = netip.MustParseAddr("10.0.6.1") // and those after it
+	flowAt     = netip.MustParseAddr("10.0.8.0") // and those after it: sources of datagrams
 )
+
+// flowsMost is how many flows of datagrams there may be.
+const flowsMost = 1000
 
 // after returns the nth address after a.
 func after(a netip.Addr, n int) netip.Addr {
 	b := a.As4()
-	b[3] += byte(n)
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
 	return netip.AddrFrom4(b)
 }
 
@@ -153,6 +158,9 @@ func (r *rig) networks() map[string]vpc.Network {
 	}
 	if r.set == plain {
 		front.Addresses = append(slices.Concat(front.Addresses, back.Addresses), backendAt)
+		for i := range flowsMost {
+			front.Addresses = append(front.Addresses, after(flowAt, i))
+		}
 		return map[string]vpc.Network{consumer: front}
 	}
 	front.Attachments = managed("client", clientAt)
@@ -222,6 +230,14 @@ func (r *rig) scene() proxy.Snapshot {
 				ID: fmt.Sprintf("lsn-%s-%d", self.name, port), Protocol: verdict.TCP, Port: port, ServerGroup: group, Proxy: self.proxy,
 			})
 		}
+		if self.name == report.Self {
+			s.ServerGroups["sgp-udp"] = proxy.ServerGroup{ID: "sgp-udp", Servers: []proxy.Server{
+				{ID: "srv", Zone: zone, Address: netip.AddrPortFrom(backendAt, load.PortDatagram), Weight: 100},
+			}}
+			lb.Listeners = append(lb.Listeners, proxy.Listener{
+				ID: "lsn-udp", Protocol: verdict.UDP, Port: load.PortDatagram, ServerGroup: "sgp-udp", IdleTimeout: 5,
+			})
+		}
 		s.LoadBalancers[lb.ID] = lb
 		s.Endpoints[self.name] = proxy.Endpoint{
 			ID: self.name, Service: "epsrv", Network: consumer, Carry: true, Groups: []string{"sg"}, Bandwidth: self.limit, Version: 1,
@@ -237,7 +253,7 @@ func (r *rig) open(ctx context.Context, want func(string) bool) error {
 		return fmt.Errorf("backend: %w", err)
 	}
 	if want(report.Direct) {
-		r.peers = append(r.peers, peer{name: report.Direct, at: backendAt, from: r.direct})
+		r.peers = append(r.peers, peer{name: report.Direct, at: backendAt, from: r.direct, udp: true})
 	}
 	for i, self := range selves {
 		if !want(self.name) {
@@ -247,6 +263,11 @@ func (r *rig) open(ctx context.Context, want func(string) bool) error {
 		if err := answers(ctx, p.from, p.at); err != nil {
 			r.left[p.name] = err.Error()
 			continue
+		}
+		if p.name == report.Self && r.set == plain {
+			if p.udp = answersDatagrams(ctx, p.from, p.at); !p.udp {
+				r.left[p.name+" (udp)"] = "it carries no datagrams"
+			}
 		}
 		r.peers = append(r.peers, p)
 	}
@@ -266,7 +287,7 @@ func (r *rig) open(ctx context.Context, want func(string) bool) error {
 			r.left[p.name] = err.Error()
 			continue
 		}
-		p.pid = cmd.Process.Pid
+		p.pid, p.udp = cmd.Process.Pid, p.name == "nginx" && answersDatagrams(ctx, p.from, p.at)
 		r.peers = append(r.peers, p)
 	}
 	return ctx.Err()

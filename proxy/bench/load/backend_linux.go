@@ -22,6 +22,11 @@ func Backend(at netip.Addr, threads int, ready func()) error {
 		}
 		go func() { failed <- s.run() }()
 	}
+	fd, err := datagramSocket(netip.AddrPortFrom(at, PortDatagram))
+	if err != nil {
+		return err
+	}
+	go func() { failed <- echoDatagrams(fd) }()
 	ready()
 	return <-failed
 }

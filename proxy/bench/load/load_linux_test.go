@@ -2,6 +2,7 @@ package load_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -210,4 +211,92 @@ func TestHeader(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDatagrams sends through a forwarder that is right, and through some that are
+// wrong in one way each.
+func TestDatagrams(t *testing.T) {
+	var last []byte
+	tests := map[string]struct {
+		touch func(b []byte) []byte
+		want  error
+	}{
+		"faithful":        {func(b []byte) []byte { return b }, nil},
+		"changes a byte":  {func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, load.ErrCorrupt},
+		"other flow":      {func(b []byte) []byte { b[0] ^= 1; return b }, load.ErrCorrupt},
+		"from the future": {func(b []byte) []byte { b[7] ^= 1; return b }, load.ErrCorrupt},
+		"cuts":            {func(b []byte) []byte { return b[:len(b)-1] }, load.ErrCorrupt},
+		"mixes": {func(b []byte) []byte {
+			was := last
+			last = append([]byte(nil), b...)
+			if was == nil {
+				return b
+			}
+			return append(b[:8:8], was[8:]...)
+		}, load.ErrCorrupt},
+	}
+	for name, tt := range tests {
+		for _, gso := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, gso), func(t *testing.T) {
+				last = nil
+				at := datagramsBetween(t, tt.touch)
+				l := load.Datagrams{Flows: 10, From: netip.MustParseAddr("127.83.1.250"), Size: 100, Window: 32, GSO: gso}
+				r, err := l.Run(netip.AddrPortFrom(at, load.PortDatagram), brief)
+				if !errors.Is(err, tt.want) {
+					t.Fatalf("got %+v, %v, want %v", r, err, tt.want)
+				}
+				if err == nil && (r.Work < 32 || r.Failed > 0) {
+					t.Errorf("got %+v, want work without loss", r)
+				}
+			})
+		}
+	}
+}
+
+// datagramsBetween forwards datagrams to the backend, for one peer, until the test
+// ends, and lets touch change those that come back.
+func datagramsBetween(t *testing.T, touch func([]byte) []byte) netip.Addr {
+	t.Helper()
+	if err := backend(); err != nil {
+		t.Fatal(err)
+	}
+	at := netip.MustParseAddr("127.83.0.3")
+	front, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at, load.PortDatagram)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { front.Close() })
+	wg.Go(func() {
+		flows := map[netip.AddrPort]*net.UDPConn{}
+		defer func() {
+			for _, c := range flows {
+				c.Close()
+			}
+		}()
+		b := make([]byte, 4096)
+		for {
+			n, from, err := front.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			c := flows[from]
+			if c == nil {
+				if c, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(backendAt, load.PortDatagram))); err != nil {
+					t.Error(err)
+					return
+				}
+				flows[from] = c
+			}
+			answer := make([]byte, 4096)
+			_, _ = c.Write(b[:n])
+			if n, err = c.Read(answer); err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = front.WriteToUDPAddrPort(touch(answer[:n]), from)
+		}
+	})
+	return at
 }

@@ -48,8 +48,8 @@ func (c *Condition) UnmarshalText(text []byte) error {
 			return fmt.Errorf("bound %q: want <= or >=, a number and perhaps a peer", strings.TrimSpace(part))
 		}
 		limit, err := strconv.ParseFloat(words[1], 64)
-		if err != nil || limit <= 0 {
-			return fmt.Errorf("bound %q: %q is no number above 0", strings.TrimSpace(part), words[1])
+		if err != nil || !(limit >= 0) {
+			return fmt.Errorf("bound %q: %q is no number from 0", strings.TrimSpace(part), words[1])
 		}
 		b := Bound{AtMost: words[0] == "<=", Limit: limit}
 		if len(words) == 3 {

@@ -70,7 +70,7 @@ func TestParseGoalsRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		head + `floor = "> 1 b"`:        "want <= or >=",
 		head + `floor = ">= b"`:         "no number",
-		head + `floor = ">= 0 b"`:       "no number above 0",
+		head + `floor = ">= -1 b"`:      "no number from 0",
 		head + `floor = ">= 1 b c"`:     "want <= or >=",
 		head + `floor = ""`:             "want <= or >=",
 		head + `florr = ">= 1 b"`:       "nobody knows",
