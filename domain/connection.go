@@ -538,8 +538,12 @@ func (s *Scope) examine(db *gorm.DB, d *ConnectionDetail) error {
 	}
 	ids := slices.Collect(maps.Keys(f.balancers))
 	var addresses []LoadBalancerZone
-	if err := db.Where("load_balancer_id IN ?", ids).Find(&addresses).Error; err != nil {
+	if err := db.Where("load_balancer_id IN ?", ids).Order("load_balancer_id, zone_id").Find(&addresses).Error; err != nil {
 		return fmt.Errorf("read addresses of load balancers: %w", err)
+	}
+	local, err := localAddresses(db, addresses)
+	if err != nil {
+		return err
 	}
 	var networks []VPC
 	if err := db.Where("id IN (?)", db.Model(&LoadBalancer{}).Select("vpc_id").Where("id IN ?", ids)).Find(&networks).Error; err != nil {
@@ -553,7 +557,12 @@ func (s *Scope) examine(db *gorm.DB, d *ConnectionDetail) error {
 		}
 		d.ZoneStates = append(d.ZoneStates, cz)
 		for _, a := range addresses {
-			if a.LoadBalancerID == z.LoadBalancerID && a.ZoneID == z.ZoneID {
+			if a.LoadBalancerID != z.LoadBalancerID || a.ZoneID != z.ZoneID {
+				continue
+			}
+			if further := local[place{a.LoadBalancerID, a.ZoneID}]; len(further) > 0 {
+				d.SeenAs = append(d.SeenAs, further...)
+			} else {
 				d.SeenAs = append(d.SeenAs, a.Address)
 			}
 		}

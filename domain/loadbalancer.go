@@ -580,12 +580,14 @@ func (s *Scope) RemoveLoadBalancerZone(ctx context.Context, id, zoneID string, v
 			return err
 		}
 		// A provider sees whose endpoints they are in its list of connections.
-		var bound int64
-		if err := t.Model(&EndpointZone{}).Where("load_balancer_id = ? AND zone_id = ?", id, zoneID).Count(&bound).Error; err != nil {
-			return fmt.Errorf("count endpoints: %w", err)
-		}
-		if bound > 0 {
-			return fail(Conflict, "load_balancer_in_use", "%s leads %d endpoints to its targets in zone %s. They have to leave the zone first.", lb.Name, bound, zoneID)
+		for _, column := range []string{"load_balancer_id", "replaced_id"} {
+			bound, err := zoneUses(t.DB, column, []string{id})
+			if err != nil {
+				return err
+			}
+			if n := bound[place{id, zoneID}]; n > 0 {
+				return fail(Conflict, "load_balancer_in_use", "%s still leads %d endpoints to targets in zone %s. They have to leave the zone first.", lb.Name, n, zoneID)
+			}
 		}
 		local, err := localAddresses(t.DB, zones[i:i+1])
 		if err != nil {

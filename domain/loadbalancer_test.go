@@ -374,7 +374,11 @@ func TestBalancerZones(t *testing.T) {
 	}
 
 	// What endpoints are connected through stays.
-	m.ask(t, "to-orders", m.sh)
+	ep := m.ask(t, "to-orders", m.sh)
+	check(t, p.UpdateLoadBalancerZone(ctx, m.balancer.ID, domaintest.ZoneH, 2, 0))
+	if got := must(p.Connection(ctx, ep.ID))(t).SeenAs; strings.Join(got, " ") != "10.0.1.3 10.0.1.4" {
+		t.Errorf("its flows come from %v", got)
+	}
 	err := p.RemoveLoadBalancerZone(ctx, m.balancer.ID, domaintest.ZoneH, 0)
 	if fails(t, err, domain.Conflict, "load_balancer_in_use"); !strings.Contains(err.Error(), m.service.ID) {
 		t.Errorf("%v does not name the service", err)

@@ -375,7 +375,7 @@ func (k *Console) askDeleteAttachment(c echo.Context, s *domain.Scope) error {
 		Effect: deletionEffect(d),
 	}
 	for _, t := range d.Servers {
-		r.Uses = append(r.Uses, ui.Crumb{Label: fmt.Sprintf("target of %s, port %d", t.GroupName, t.Port), Href: in(s, "/load-balancers?vpc=", d.VPCID)})
+		r.Uses = append(r.Uses, ui.Crumb{Label: fmt.Sprintf("target of %s, port %d", t.GroupName, t.Port), Href: in(s, groupPath, "/", t.ServerGroupID)})
 	}
 	for _, x := range d.Routes {
 		r.Uses = append(r.Uses, ui.Crumb{Label: "route to " + x.Destination, Href: in(s, "/route-tables/", x.TableID)})

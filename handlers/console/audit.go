@@ -292,7 +292,7 @@ func (k *Console) auditEntry(c echo.Context, s *domain.Scope) error {
 // nouns are the paths of the kinds of objects that have a page.
 var nouns = map[string]string{
 	domain.KindVPC: "vpcs", domain.KindAttachment: "attachments", domain.KindRouteTable: "route-tables", domain.KindGroup: "security-groups",
-	domain.KindLoadBalancer: "load-balancers", domain.KindService: "services", domain.KindEndpoint: "endpoints", domain.KindConnection: "connections",
+	domain.KindLoadBalancer: "load-balancers", domain.KindServerGroup: "server-groups", domain.KindService: "services", domain.KindEndpoint: "endpoints", domain.KindConnection: "connections",
 }
 
 // whereabouts is the page of an object, "" if it has none or is gone.

@@ -30,7 +30,7 @@ func listenerView(s *domain.Scope, balancer string, l domain.ListenerDetail) pro
 	v := provide.Listener{
 		ID: l.ID, URL: balancer + "/listeners/" + l.ID, Label: l.Opening().String(),
 		Group: provide.Link{Label: l.Group.Name, Href: in(s, groupPath, "/", l.Group.ID)},
-		Facts: append([]string{schedulerWord(l.Group.Scheduler), checkWords(l.Group)}, listenerFacts(l.Listener)...),
+		Facts: append([]string{provide.SchedulerLabel(l.Group.Scheduler), checkWords(l.Group)}, listenerFacts(l.Listener)...),
 	}
 	slices.SortStableFunc(l.Servers, func(a, b domain.ServerDetail) int {
 		return cmp.Or(strings.Compare(a.ZoneID, b.ZoneID), strings.Compare(a.Name, b.Name))

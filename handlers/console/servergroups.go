@@ -44,16 +44,6 @@ var (
 	checkNames    = map[string]string{domain.HealthTCP: "TCP check", domain.HealthHTTP: "HTTP check", domain.HealthUDP: "UDP check"}
 )
 
-// schedulerWord is the scheduler in our words; it is the API's where there are none.
-func schedulerWord(scheduler string) string {
-	for _, o := range provide.Schedulers {
-		if o.Value == scheduler {
-			return strings.ToLower(o.Label[:1]) + o.Label[1:]
-		}
-	}
-	return scheduler
-}
-
 // checkWords says how a group's targets are checked.
 func checkWords(g domain.ServerGroup) string {
 	if !g.HealthEnabled {
@@ -123,7 +113,7 @@ func (k *Console) serverGroups(c echo.Context, s *domain.Scope) error {
 func serverGroupRow(s *domain.Scope, g domain.ServerGroupSummary) provide.GroupRow {
 	return provide.GroupRow{
 		ID: g.ID, Href: in(s, groupPath, "/", g.ID), Name: g.Name, Protocol: protocolWords[g.Protocol], Type: strings.ToUpper(g.Type),
-		VPC: provide.Link{Label: g.VPCName, Href: in(s, "/vpcs/", g.VPCID)}, Scheduler: schedulerWord(g.Scheduler),
+		VPC: provide.Link{Label: g.VPCName, Href: in(s, "/vpcs/", g.VPCID)}, Scheduler: provide.SchedulerLabel(g.Scheduler),
 		Check: checkWords(g.ServerGroup), Targets: targetsState(g.Healthy, g.Total), Listeners: g.Listeners,
 	}
 }
@@ -162,7 +152,7 @@ func (k *Console) serverGroupView(ctx context.Context, s *domain.Scope, id strin
 	}
 	v.Facts = []ui.Fact{
 		{Key: "VPC", Body: ui.Link(in(s, "/vpcs/", g.VPCID), g.VPCName)},
-		{Key: "Scheduler", Value: schedulerWord(g.Scheduler)},
+		{Key: "Scheduler", Value: provide.SchedulerLabel(g.Scheduler)},
 		{Key: "Port", Value: choose(g.AnyPort, "the one that the client used", "each target's own")},
 		{Key: "Removed targets", Value: choose(g.Drain > 0, fmt.Sprintf("drain for %d s", g.Drain), "are cut at once")},
 		{Key: "Slow start", Value: choose(g.SlowStart > 0, fmt.Sprintf("%d s", g.SlowStart), "off")},

@@ -469,7 +469,7 @@ func (k *Console) resourceForm(c echo.Context, s *domain.Scope, f *form) error {
 	for _, b := range balancers {
 		for _, zone := range b.Zones {
 			has := slices.ContainsFunc(svc.Resources, func(r domain.ResourceDetail) bool { return r.LoadBalancerID == b.ID && r.ZoneID == zone })
-			if !has && b.RegionID == svc.RegionID {
+			if !has && b.RegionID == svc.RegionID && b.Type == svc.ResourceType {
 				options = append(options, ui.Option{Value: b.ID + " " + zone, Label: b.Name, Text: zone, Note: strings.Join(b.Listeners, ", ")})
 			}
 		}

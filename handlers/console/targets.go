@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"github.com/labstack/echo/v4"
 
@@ -66,24 +67,34 @@ func reasonWords(reason string) string {
 	return reason
 }
 
-// readTarget reads a target from fields whose names begin with under. A port that
-// is left empty is the listener's, 0 for a range; a host service's own takes no port.
+// readTarget reads a target from fields whose names begin with under. An address or
+// a name that was typed stands above the attachment beside it. A port that is left
+// empty is the listener's, 0 for a range; a host service's own takes no port.
 func readTarget(f *form, under string, port int) domain.ServerInput {
 	srv := domain.ServerInput{Port: f.number(under + "port")}
 	if f.text(under+"weight") != "" {
 		srv.Weight = new(f.number(under + "weight"))
 	}
 	var host bool
-	if srv.AttachmentID, host = strings.CutPrefix(f.text(under+"attachment_id"), hostPrefix); srv.AttachmentID == "" {
-		srv.Address = f.text(under + "address")
-		if _, err := netip.ParseAddr(srv.Address); err != nil && strings.ContainsAny(strings.ToLower(srv.Address), "abcdefghijklmnopqrstuvwxyz") {
-			srv.Address, srv.DNSName = "", srv.Address
-		}
+	switch typed := f.text(under + "address"); {
+	case typed == "":
+		srv.AttachmentID, host = strings.CutPrefix(f.text(under+"attachment_id"), hostPrefix)
+	case isName(typed):
+		srv.DNSName = typed
+	default:
+		srv.Address = typed
 	}
 	if srv.Port == 0 && !host {
 		srv.Port = port
 	}
 	return srv
+}
+
+// isName tells a DNS name from an address: it has a letter, and no address is
+// written so.
+func isName(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err != nil && strings.ContainsFunc(s, unicode.IsLetter)
 }
 
 // targetField names the control that a fault of a target is about.

@@ -453,7 +453,7 @@ func newTargetsFields(f ui.Form) templ.Component {
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = ui.Disclosure("Targets", "weighted round robin · health check "+healthSummary(f), f.At(targetNames...)).Render(templ.WithChildren(ctx, templ_7745c5c3_Var15), templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Disclosure("Targets", SchedulerLabel(f.Typed("scheduler", ""))+" · "+healthSummary(f), f.At(targetNames...)).Render(templ.WithChildren(ctx, templ_7745c5c3_Var15), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -547,7 +547,7 @@ func limitFields(f ui.Form, v ListenerEdit) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if v.Full {
-				templ_7745c5c3_Err = ui.Input(f, ui.Control{Name: "mss", Label: "Largest TCP segment", Value: zeroEmpty(v.MSS), Placeholder: "unchanged", Suffix: "bytes", InputMode: "numeric"}).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Input(f, ui.Control{Name: "mss", Label: "Largest TCP segment", Value: zeroEmpty(v.MSS), Placeholder: "same", Suffix: "bytes", InputMode: "numeric"}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -587,13 +587,13 @@ func limitFields(f ui.Form, v ListenerEdit) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = ui.CheckCards(f, ui.Control{Name: "proxy.ids", Label: "Name in the header", Values: chosen(v.IDs), Options: proxyIDs}).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.CheckCards(f, ui.Control{Name: "proxy.ids", Label: "Beside the addresses", Values: chosen(v.IDs), Options: proxyIDs, Hint: "Other dialects than the first name the endpoint only."}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Fields().Render(templ.WithChildren(ctx, templ_7745c5c3_Var18), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Disclosure("What the header says", proxySummary(f, v), f.At("proxy.dialect")).Render(templ.WithChildren(ctx, templ_7745c5c3_Var18), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -607,6 +607,40 @@ func limitFields(f ui.Form, v ListenerEdit) templ.Component {
 	})
 }
 
+// proxySummary says what a header says, while the choices are closed.
+func proxySummary(f ui.Form, v ListenerEdit) string {
+	ids := v.IDs
+	if f.Values != nil {
+		ids = f.Values["proxy.ids"]
+	}
+	s := "addresses only"
+	if len(ids) > 0 {
+		s = "addresses, " + strings.Join(ids, ", ")
+	}
+	return labelOf(proxyDialects, f.Typed("proxy.dialect", v.Dialect)) + " · " + s
+}
+
+// labelOf is the label of the option that is chosen, of the first if none is.
+func labelOf(options []ui.Option, value string) string {
+	for _, o := range options {
+		if o.Value == value {
+			return o.Label
+		}
+	}
+	return options[0].Label
+}
+
+// SchedulerLabel is a scheduler in our words.
+func SchedulerLabel(value string) string { return lower(labelOf(Schedulers, value)) }
+
+// lower begins a label in the middle of a line.
+func lower(label string) string {
+	if strings.HasPrefix(label, "QUIC") {
+		return label
+	}
+	return strings.ToLower(label[:1]) + label[1:]
+}
+
 // chosen is values, where none are chosen, too.
 func chosen(values []string) []string {
 	if values == nil {
@@ -617,7 +651,7 @@ func chosen(values []string) []string {
 
 var (
 	proxyDialects = []ui.Option{
-		{Value: "alibaba", Label: "Alibaba Cloud"}, {Value: "aws", Label: "AWS (endpoint only)"}, {Value: "azure", Label: "Azure (endpoint only)"}, {Value: "gcp", Label: "Google Cloud (endpoint only)"},
+		{Value: "alibaba", Label: "Alibaba Cloud"}, {Value: "aws", Label: "AWS"}, {Value: "azure", Label: "Azure"}, {Value: "gcp", Label: "Google Cloud"},
 	}
 	proxyIDs = []ui.Option{{Value: ProxyVPC, Label: "VPC"}, {Value: ProxyEndpoint, Label: "Endpoint"}, {Value: ProxyService, Label: "Endpoint service"}}
 )
@@ -651,7 +685,7 @@ func listenerFields(f ui.Form, i int, targets []int, choices TargetChoices) temp
 		var templ_7745c5c3_Var20 string
 		templ_7745c5c3_Var20, templ_7745c5c3_Err = templ.JoinStringErrs("Listener " + strconv.Itoa(i+1))
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/provide/listeners.templ`, Line: 191, Col: 54}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/provide/listeners.templ`, Line: 225, Col: 54}
 		}
 		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var20))
 		if templ_7745c5c3_Err != nil {
