@@ -79,11 +79,11 @@ func (t *tx) capacity(svc Service, mode TrafficMode, mbits, flows int) (capacity
 func (t *tx) changedCapacity(svc Service, l capacity, in ModifyInput) (capacity, error) {
 	var faults [2]error
 	if in.Mode != nil || in.Bandwidth != nil {
-		mode, mbits := value(in.Mode), value(in.Bandwidth)
-		if mode == "" && mbits == 0 {
+		mode, mbits, rule := value(in.Mode), value(in.Bandwidth), bandwidthRule(svc.ResourceType, t.loose)
+		if mode == "" && mbits == 0 && rule.Scales {
 			mode = Scalability
 		}
-		l.Bandwidth, faults[0] = bandwidthRule(svc.ResourceType, t.loose).bandwidth(mode, mbits, cmp.Or(l.Bandwidth, svc.Bandwidth))
+		l.Bandwidth, faults[0] = rule.bandwidth(mode, mbits, cmp.Or(l.Bandwidth, svc.Bandwidth))
 	}
 	if in.MaxConnections != nil {
 		l.MaxConnections, faults[1] = within("max_connections", *in.MaxConnections, 0, 1, maxConnections, "flows")

@@ -87,6 +87,7 @@ type ConnectionDetail struct {
 	Counters   Counters
 	SeenAs     []string   // addresses that the provider's servers see the consumer as
 	UndoUntil  *time.Time // until when this user can undo the last decision; nil: not
+	Rule       BandwidthRule
 }
 
 // ConnectionZone is a zone of the endpoint as the service's owner sees it.
@@ -98,6 +99,7 @@ type ConnectionZone struct {
 	Manual           bool       // its owner chose it
 	ReplacedID       string     // load balancer that it led to before, and that still has its older flows
 	ReplacedName     string     //
+	Others           int        // load balancers of the service in the zone that it could lead to instead
 	DrainUntil       *time.Time // it is revoked, and its live flows may go on until then
 	Health           ZoneHealth // of its targets
 }
@@ -143,7 +145,7 @@ type RejectInput struct {
 // ModifyInput changes the terms of a connection that stands, where not nil.
 type ModifyInput struct {
 	Mode           *TrafficMode // nil follows Bandwidth
-	Bandwidth      *int         // Mbit/s; 0: no limit
+	Bandwidth      *int         // Mbit/s; 0: no limit, where there need not be one
 	MaxConnections *int         // live flows at a time; 0: no limit
 	ExpiresAt      **time.Time  // to nil: it has no end
 	ExpiryDrain    *int         // seconds, to 900
@@ -536,6 +538,11 @@ func (s *Scope) examine(db *gorm.DB, d *ConnectionDetail) error {
 	if err != nil {
 		return err
 	}
+	var kind string
+	if err := db.Model(&Service{}).Where("id = ?", d.ServiceID).Limit(1).Pluck("resource_type", &kind).Error; err != nil {
+		return fmt.Errorf("read service: %w", err)
+	}
+	d.Rule = bandwidthRule(kind, s.store.loose)
 	ids := slices.Collect(maps.Keys(f.balancers))
 	var addresses []LoadBalancerZone
 	if err := db.Where("load_balancer_id IN ?", ids).Order("load_balancer_id, zone_id").Find(&addresses).Error; err != nil {
@@ -554,6 +561,11 @@ func (s *Scope) examine(db *gorm.DB, d *ConnectionDetail) error {
 			ZoneID: z.ZoneID, Status: z.Status, LoadBalancerID: z.LoadBalancerID, LoadBalancerName: f.balancers[z.LoadBalancerID].Name,
 			Manual: z.Manual, ReplacedID: z.ReplacedID, ReplacedName: f.balancers[z.ReplacedID].Name, DrainUntil: z.DrainUntil,
 			Health: f.health(z.LoadBalancerID, z.ZoneID),
+		}
+		for _, r := range f.resources {
+			if r.ZoneID == z.ZoneID && r.LoadBalancerID != z.LoadBalancerID {
+				cz.Others++
+			}
 		}
 		d.ZoneStates = append(d.ZoneStates, cz)
 		for _, a := range addresses {

@@ -116,6 +116,7 @@ type ServiceDetail struct {
 	ServiceSummary
 	Resources []ResourceDetail
 	Listeners []string // of its load balancers, e.g. "TCP 443"
+	Rule      BandwidthRule
 }
 
 // ResourceDetail is one load balancer of a service in one zone.
@@ -258,7 +259,7 @@ func (s *Scope) Service(ctx context.Context, id string) (*ServiceDetail, error) 
 	if err != nil {
 		return nil, err
 	}
-	d := &ServiceDetail{ServiceSummary: sums[id]}
+	d := &ServiceDetail{ServiceSummary: sums[id], Rule: bandwidthRule(sums[id].ResourceType, s.store.loose)}
 	balancers := slices.Collect(maps.Keys(f.balancers))
 	slices.SortFunc(balancers, func(a, b string) int {
 		return cmp.Or(strings.Compare(f.balancers[a].Name, f.balancers[b].Name), strings.Compare(a, b))

@@ -28,6 +28,16 @@ func (k *Console) connectionArea(r router) {
 	r.get("/connections/:id/reject", k.askReject)
 	r.post("/connections/:id/reject", k.reject)
 	r.post("/connections/:id/undo", k.undo)
+	r.post("/connections/:id/cut", k.cut)
+	r.get("/connections/:id/terms", k.editTerms)
+	r.post("/connections/:id/terms", k.setTerms)
+	r.post("/connections/:id/zones/:zone/accept", k.acceptZone)
+	r.get("/connections/:id/zones/:zone/reject", k.askRejectZone)
+	r.post("/connections/:id/zones/:zone/reject", k.rejectZone)
+	r.get("/connections/:id/zones/:zone/replace", k.askReplace)
+	r.post("/connections/:id/zones/:zone/replace", k.replace)
+	r.get("/connections/:id/zones/:zone/close", k.askCloseReplaced)
+	r.post("/connections/:id/zones/:zone/close", k.closeReplaced)
 	r.get("/connections/:id/traffic", k.connectionTraffic)
 	r.resource("connections", func(ctx context.Context, s *domain.Scope, id string) error {
 		_, err := s.Connection(ctx, id)
@@ -116,8 +126,8 @@ func inboxViews(ctx context.Context, s *domain.Scope) ([]ui.Tab, error) {
 func connectionRow(s *domain.Scope, x domain.ConnectionSummary) provide.Connection {
 	r := provide.Connection{
 		EndpointID: x.EndpointID, URL: in(s, connectionPath, "/", x.EndpointID), Consumer: cmp.Or(x.ConsumerName, x.ConsumerID), ConsumerID: x.ConsumerID,
-		Service: provide.Link{Label: x.ServiceName}, Zones: plainZones(x.Zones), Message: x.RequestMessage, State: connectionState(x.Status, x.Decision),
-		Since: x.CreatedAt, Bandwidth: x.Bandwidth, Hidden: hidden(s, x.Version),
+		Service: provide.Link{Label: x.ServiceName}, Zones: plainZones(x.Zones), Message: x.RequestMessage, State: drainingState(connectionState(x.Status, x.Decision), x.DrainUntil),
+		Since: x.CreatedAt, Bandwidth: x.Bandwidth, Drains: moment(x.DrainUntil), Hidden: hidden(s, x.Version),
 	}
 	if x.Status != domain.ServiceDeleted {
 		r.Service.Href = in(s, servicePath, "/", x.ServiceID)
@@ -129,8 +139,17 @@ func connectionRow(s *domain.Scope, x domain.ConnectionSummary) provide.Connecti
 		r.CanAccept = x.Status == domain.Disconnected
 		r.CanReject = x.Decision != domain.Rejected && (x.Decision == domain.Waiting || carrying(x.Connection))
 		r.Confirm = carrying(x.Connection)
+		r.CanCut = x.DrainUntil != nil
 	}
 	return r
+}
+
+// moment is the time that t points to, or zero.
+func moment(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
 }
 
 // carrying reports whether a rejection would cut something.
@@ -229,9 +248,8 @@ func decisionView(s *domain.Scope, d *domain.ConnectionDetail, f *form) provide.
 		Hops: connectionHops(d), Events: connectionEvents(d),
 	}
 	v.Form = f.show(s, "decision", v.URL+"/accept", d.Version)
-	if d.ExpiresAt != nil {
-		v.Expires = *d.ExpiresAt
-	}
+	v.Terms = termsOf(d.Rule, d.Connection)
+	v.CanChange = s.Can(domain.WriteProvide) && d.Status == domain.Connected
 	if d.UndoUntil != nil {
 		v.Undo = undoPost(s, d.Connection)
 	}
@@ -239,10 +257,7 @@ func decisionView(s *domain.Scope, d *domain.ConnectionDetail, f *form) provide.
 		v.Traffic = trafficOf(d.Counters)
 	}
 	for _, z := range d.ZoneStates {
-		v.ZoneStates = append(v.ZoneStates, provide.ConnectionZone{
-			Zone: z.ZoneID, State: zoneStatus(domain.EndpointZone{Status: z.Status}), Targets: zoneState(z.Health),
-			Balancer: provide.Link{Label: z.LoadBalancerName, Href: in(s, balancerPath, "/", z.LoadBalancerID)},
-		})
+		v.ZoneStates = append(v.ZoneStates, connectionZone(s, d, z))
 	}
 	for _, check := range d.Checks {
 		line := ui.CheckLine{Kind: checkKinds[check.State], Title: check.Title, Text: check.Detail, Value: check.Value}
@@ -334,7 +349,9 @@ var linkWords = map[string]struct {
 	"RequestConnection": {"Requested", ""}, "CreateEndpoint": {"Requested", ""}, "AcceptConnection": {"Accepted", ui.OK},
 	"AutoAcceptConnection": {"Accepted without asking", ui.OK}, "RejectConnection": {"Rejected", ui.Bad}, "UndoDecision": {"Decision undone", ui.Waiting},
 	"ModifyConnection": {"Terms changed", ""}, "ExpireConnection": {"Expired", ui.Off}, "ConnectionConnected": {"Connected", ui.OK},
-	"ConnectionDisconnected": {"Disconnected", ui.Off}, "ServiceDeleted": {"Service deleted", ui.Bad},
+	"ConnectionDisconnected": {"Disconnected", ui.Off}, "ServiceDeleted": {"Service deleted", ui.Bad}, "CutConnection": {"Cut what was draining", ui.Bad},
+	"AcceptZone": {"Zone accepted", ui.OK}, "RejectZone": {"Zone rejected", ui.Bad}, "ReplaceResource": {"Load balancer replaced", ""},
+	"CloseReplaced": {"Older flows closed", ""}, "AllocateResource": {"Load balancer chosen", ""},
 }
 
 // passing are entries that a history in few words leaves out: steps of the data
@@ -391,9 +408,10 @@ func (k *Console) accept(c echo.Context, s *domain.Scope) error {
 		return err
 	}
 	what := domain.AcceptInput{
-		Message: f.text("message"), Bandwidth: f.number("bandwidth"), ExpiresAt: readMoment(f, "expires_at"),
-		AutoAcceptAccount: f.ticked("auto_accept_account"), Version: f.version(),
+		Message: f.text("message"), MaxConnections: f.number("max_connections"), ExpiresAt: readMoment(f, "expires_at"),
+		ExpiryDrain: f.number("expiry_drain"), AutoAcceptAccount: f.ticked("auto_accept_account"), Version: f.version(),
 	}
+	what.Mode, what.Bandwidth = readBandwidth(f)
 	var x *domain.Connection
 	if f.ok() {
 		x, err = s.AcceptConnection(c.Request().Context(), c.Param("id"), what)
@@ -446,14 +464,15 @@ func (k *Console) decided(c echo.Context, s *domain.Scope, x *domain.Connection,
 }
 
 // cameFrom is the page of the account that the form stood on, as a path in the
-// account; elsewhere is for a browser that does not tell.
+// account; elsewhere is for a browser that does not tell, and for questions, which
+// are pages of their own there.
 func cameFrom(c echo.Context, s *domain.Scope, elsewhere string) string {
 	u, err := url.Parse(c.Request().Referer())
 	if err != nil || u.Host != c.Request().Host {
 		return elsewhere
 	}
 	path, ok := strings.CutPrefix(u.Path, in(s))
-	if !ok || path != "" && path[0] != '/' || strings.HasSuffix(path, "/reject") {
+	if !ok || path != "" && path[0] != '/' || strings.HasPrefix(path, connectionPath+"/") && strings.Count(path, "/") > 2 {
 		return elsewhere
 	}
 	q := u.Query()
@@ -474,12 +493,9 @@ func (k *Console) rejectForm(c echo.Context, s *domain.Scope, f *form) error {
 		return err
 	}
 	back := in(s, connectionPath, "/", d.EndpointID)
-	v := provide.Rejection{Consumer: cmp.Or(d.ConsumerName, d.ConsumerID), Service: d.ServiceName}
-	v.Question = ui.Question{Form: f.show(s, "reject", back+"/reject", d.Version), Title: "Reject " + v.Consumer + "?", Verb: "Reject", Danger: true, Cancel: back}
-	if carrying(d.Connection) {
-		v.Traffic = trafficOf(d.Counters)
-	}
-	return showForm(c, f, provide.RejectPage(k.page(c, s, v.Question.Title, connectionPath), v), provide.RejectForm(v))
+	v := cutOf(d)
+	q := ui.Question{Form: f.show(s, "reject", back+"/reject", d.Version), Title: "Reject " + v.Consumer + "?", Verb: "Reject", Danger: true, Cancel: back}
+	return k.ask(c, s, f, connectionPath, q, provide.RejectFields(q.Form, v))
 }
 
 func (k *Console) reject(c echo.Context, s *domain.Scope) error {
@@ -487,10 +503,10 @@ func (k *Console) reject(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	message := f.text("message")
+	what := domain.RejectInput{Message: f.text("message"), Drain: readDrain(f), Version: f.version()}
 	var x *domain.Connection
 	if f.ok() {
-		x, err = s.RejectConnection(c.Request().Context(), c.Param("id"), domain.RejectInput{Message: message, Version: f.version()})
+		x, err = s.RejectConnection(c.Request().Context(), c.Param("id"), what)
 	}
 	if f.refused(err) {
 		if f.values.Has("expires_at") { // it came by the form with the terms
@@ -501,7 +517,11 @@ func (k *Console) reject(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	return k.decided(c, s, x, ui.Note{Kind: ui.OK, Title: k.consumer(c, s, x) + " is rejected.", Undo: undoPost(s, *x)})
+	n := ui.Note{Kind: ui.OK, Title: k.consumer(c, s, x) + " is rejected.", Undo: undoPost(s, *x)}
+	if what.Drain > 0 {
+		n.Text = drainWords(what.Drain)
+	}
+	return k.decided(c, s, x, n)
 }
 
 func (k *Console) undo(c echo.Context, s *domain.Scope) error {

@@ -124,7 +124,7 @@ func TestDecisionWithTerms(t *testing.T) {
 		t.Errorf("the history says %q", got)
 	}
 
-	bad := url.Values{"bandwidth": {"12 cows"}, "message": {"Welcome"}, "expires_at": {"2020-01-01T10:00"}}
+	bad := url.Values{"traffic_mode": {"BandwidthLimit"}, "bandwidth": {"12 cows"}, "message": {"Welcome"}, "expires_at": {"2020-01-01T10:00"}}
 	res := w.press(t, w.provider, page, "#decision", bad)
 	if res.StatusCode != http.StatusUnprocessableEntity {
 		t.Fatalf("got %d, want 422", res.StatusCode)
@@ -139,7 +139,7 @@ func TestDecisionWithTerms(t *testing.T) {
 	if d.Find("#decision-bandwidth-err").Length() != 1 || d.Find("h1").Length() != 1 {
 		t.Error("no message beside the bandwidth, or no page around it")
 	}
-	res = w.press(t, w.provider, page, "#decision", url.Values{"bandwidth": {"200"}, "expires_at": {"2020-01-01T10:00"}}, partial...)
+	res = w.press(t, w.provider, page, "#decision", url.Values{"traffic_mode": {"BandwidthLimit"}, "bandwidth": {"200"}, "expires_at": {"2020-01-01T10:00"}}, partial...)
 	d = res.doc(t)
 	if res.StatusCode != http.StatusUnprocessableEntity || d.Find("form#decision").Length() != 1 || d.Find("h1").Length() != 0 {
 		t.Errorf("htmx got %d, with a page: %v", res.StatusCode, d.Find("h1").Length() > 0)
@@ -148,13 +148,13 @@ func TestDecisionWithTerms(t *testing.T) {
 		t.Errorf("beside the end: %q", got)
 	}
 
-	good := url.Values{"bandwidth": {"1,024"}, "message": {"Welcome"}, "expires_at": {"2030-01-01T10:00"}, "auto_accept_account": {"on"}}
+	good := url.Values{"traffic_mode": {"BandwidthLimit"}, "bandwidth": {"1,024"}, "max_connections": {"9"}, "expiry_drain": {"30"}, "message": {"Welcome"}, "expires_at": {"2030-01-01T10:00"}, "auto_accept_account": {"on"}}
 	w.moved(t, w.provider, w.press(t, w.provider, page, "#decision", good))
 	c, err := w.Provider.Connection(t.Context(), w.endpoint.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Bandwidth != 1024 || c.DecisionMessage != "Welcome" || c.ExpiresAt == nil || c.ExpiresAt.Format("2006-01-02 15:04") != "2030-01-01 10:00" {
+	if c.Bandwidth != 1024 || c.MaxConnections != 9 || c.ExpiryDrain != 30 || c.DecisionMessage != "Welcome" || c.ExpiresAt == nil || c.ExpiresAt.Format("2006-01-02 15:04") != "2030-01-01 10:00" {
 		t.Errorf("accepted with %+v", c.Connection)
 	}
 	o, err := w.Consumer.FindService(t.Context(), w.service.ID)
@@ -176,7 +176,7 @@ func TestRejectConnectedAsksFirst(t *testing.T) {
 		t.Errorf("the row rejects at once; its question is at %q", got)
 	}
 	d := w.page(t, w.provider, page+"/reject")
-	if got := words(d.Find("form#reject p")); !strings.Contains(got, "214 open flows") || !strings.Contains(got, "64 MiB") {
+	if got := words(d.Find("form#reject dl")); !strings.Contains(got, "214 open flows") || !strings.Contains(got, "1 MiB from it, 63 MiB to it") || !strings.Contains(got, w.Consumer.Account().ID) || !strings.Contains(got, w.endpoint.ID) {
 		t.Errorf("the question says %q", got)
 	}
 	part := w.get(t, w.provider, page+"/reject", partial...).doc(t)

@@ -36,6 +36,7 @@ func (k *Console) endpointArea(r router) {
 	r.post("/endpoints/:id/add-zone", k.addEndpointZone)
 	r.get("/endpoints/:id/zones/:zone/remove", k.askRemoveEndpointZone)
 	r.post("/endpoints/:id/zones/:zone/remove", k.removeEndpointZone)
+	r.post("/endpoints/:id/cut", k.cutEndpoint)
 	r.get("/endpoints/:id/delete", k.askDeleteEndpoint)
 	r.post("/endpoints/:id/delete", k.deleteEndpoint)
 	r.resource("endpoints", func(ctx context.Context, s *domain.Scope, id string) error { _, err := s.Endpoint(ctx, id); return err })
@@ -292,7 +293,7 @@ func endpointView(s *domain.Scope, d *domain.EndpointDetail) consume.Endpoint {
 		ID: d.ID, URL: in(s, endpointPath, "/", d.ID), Name: d.Name, Description: d.Description, State: endpointState(d.EndpointSummary),
 		Service: d.ServiceID, ServiceName: d.ServiceName, Provider: cmp.Or(d.ProviderName, d.ProviderID), ProviderID: d.ProviderID,
 		VPC: consume.Link{Label: d.VPC.Name, Href: in(s, "/vpcs/", d.VPCID)}, CIDR: d.VPC.CIDR, Steps: endpointSteps(d.EndpointSummary),
-		Request: d.Connection.RequestMessage, Answer: d.Connection.DecisionMessage, Bandwidth: d.Connection.Bandwidth, Openings: openingWords(d.Openings), Port: firstTCP(d.Openings),
+		Request: d.Connection.RequestMessage, Answer: d.Connection.DecisionMessage, Bandwidth: d.Connection.Bandwidth, MaxFlows: d.Connection.MaxConnections, Openings: openingWords(d.Openings), Port: firstTCP(d.Openings),
 		Protected: d.Protected, Recheck: d.Recheck, Created: d.CreatedAt, Trail: trail(s, d.ID), CanWrite: s.Can(domain.WriteConsume) && d.Status != domain.EndpointDeleting,
 	}
 	if d.Offering != nil {
@@ -301,14 +302,14 @@ func endpointView(s *domain.Scope, d *domain.EndpointDetail) consume.Endpoint {
 			return !slices.ContainsFunc(d.Zones, func(z domain.EndpointZone) bool { return z.ZoneID == zone })
 		})
 	}
-	if d.Connection.ExpiresAt != nil {
-		v.Expires = *d.Connection.ExpiresAt
-	}
+	v.Expires, v.Drains = moment(d.Connection.ExpiresAt), moment(d.Connection.DrainUntil)
+	v.CanCut = d.Connection.DrainUntil != nil && s.Can(domain.WriteConsume)
+	v.Hidden = hidden(s, d.Version)
 	if d.Connection.Decision == domain.Accepted {
 		v.Traffic = &consume.Traffic{Active: d.Counters.Active, Flows: d.Counters.Flows, Refused: d.Counters.Refused, In: d.Counters.In, Out: d.Counters.Out}
 	}
 	for _, z := range d.Zones {
-		zv := consume.EndpointZone{Zone: z.ZoneID, ENI: z.ENIID, Address: z.Address, State: zoneStatus(z), Service: serviceHealth(d.Health[z.ZoneID])}
+		zv := consume.EndpointZone{Zone: z.ZoneID, ENI: z.ENIID, Address: z.Address, State: zoneStatus(z), Service: serviceHealth(d.Health[z.ZoneID]), Drains: moment(z.DrainUntil)}
 		if v.CanWrite && z.Status != domain.ZoneDeleting {
 			zv.Remove = v.URL + "/zones/" + url.PathEscape(z.ZoneID) + "/remove"
 		}
@@ -326,7 +327,7 @@ func endpointState(e domain.EndpointSummary) ui.State {
 	if e.Status == domain.EndpointDeleting {
 		return ui.State{Kind: ui.Leaving, Word: "Deleting", Title: "EndpointStatus: Deleting"}
 	}
-	return connectionState(e.Connection.Status, e.Connection.Decision)
+	return drainingState(connectionState(e.Connection.Status, e.Connection.Decision), e.Connection.DrainUntil)
 }
 
 // serviceHealth is what a consumer may know of a zone of a service.
@@ -643,6 +644,10 @@ func (k *Console) addEndpointZone(c echo.Context, s *domain.Scope) error {
 }
 
 func (k *Console) askRemoveEndpointZone(c echo.Context, s *domain.Scope) error {
+	return k.removeZoneForm(c, s, newForm())
+}
+
+func (k *Console) removeZoneForm(c echo.Context, s *domain.Scope, f *form) error {
 	d, err := k.changeable(c, s)
 	if err != nil {
 		return err
@@ -651,12 +656,20 @@ func (k *Console) askRemoveEndpointZone(c echo.Context, s *domain.Scope) error {
 	if i < 0 {
 		return echo.ErrNotFound
 	}
-	f, z := newForm(), d.Zones[i]
+	z := d.Zones[i]
 	q := ui.Question{
 		Form:  f.show(s, "remove-zone", c.Request().URL.Path, d.Version),
 		Title: "Remove " + d.Name + " from " + z.ZoneID + "?", Verb: "Remove", Danger: true, Cancel: in(s, endpointPath, "/", d.ID, "?tab=", tabZones),
 	}
-	return k.ask(c, s, f, endpointPath, q, consume.Text("Open flows to "+z.Address+" are reset, and the address is free again."))
+	return k.ask(c, s, f, endpointPath, q, leaving(q.Form, d, "Nobody reaches the service by "+z.Address+" any more, and the address is free again."))
+}
+
+// leaving says what goes, and asks what becomes of open flows where there may be some.
+func leaving(f ui.Form, d *domain.EndpointDetail, text string) templ.Component {
+	if d.Connection.Decision != domain.Accepted {
+		return consume.Text(text)
+	}
+	return consume.Leaving(f, text, d.Counters.Active)
 }
 
 func (k *Console) removeEndpointZone(c echo.Context, s *domain.Scope) error {
@@ -664,24 +677,31 @@ func (k *Console) removeEndpointZone(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	if err := s.RemoveEndpointZone(c.Request().Context(), c.Param("id"), c.Param("zone"), domain.RemoveInput{Version: f.version()}); err != nil {
+	what := domain.RemoveInput{Drain: readDrain(f), Version: f.version()}
+	if f.ok() {
+		err = s.RemoveEndpointZone(c.Request().Context(), c.Param("id"), c.Param("zone"), what)
+	}
+	if f.refused(err) {
+		return k.removeZoneForm(c, s, f)
+	}
+	if err != nil {
 		return err
 	}
 	return k.endpointPatched(c, s, tabZones, "The zone is removed.")
 }
 
 func (k *Console) askDeleteEndpoint(c echo.Context, s *domain.Scope) error {
+	return k.deleteForm(c, s, newForm())
+}
+
+func (k *Console) deleteForm(c echo.Context, s *domain.Scope, f *form) error {
 	d, err := k.changeable(c, s)
 	if err != nil {
 		return err
 	}
-	f, back := newForm(), in(s, endpointPath, "/", d.ID)
+	back := in(s, endpointPath, "/", d.ID)
 	q := ui.Question{Form: f.show(s, "delete-endpoint", back+"/delete", d.Version), Title: "Delete endpoint " + d.Name + "?", Verb: "Delete", Danger: true, Cancel: back}
-	text := "Its addresses are free again, and the provider is told."
-	if d.Counters.Active > 0 {
-		text = ui.Plural(int(d.Counters.Active), "open flow is", "open flows are") + " reset. " + text
-	}
-	return k.ask(c, s, f, endpointPath, q, consume.Text(text))
+	return k.ask(c, s, f, endpointPath, q, leaving(q.Form, d, "Its addresses are free again, and the provider is told."))
 }
 
 func (k *Console) deleteEndpoint(c echo.Context, s *domain.Scope) error {
@@ -693,8 +713,27 @@ func (k *Console) deleteEndpoint(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	if err := s.DeleteEndpoint(c.Request().Context(), d.ID, domain.RemoveInput{Version: f.version()}); err != nil {
+	what := domain.RemoveInput{Drain: readDrain(f), Version: f.version()}
+	if f.ok() {
+		err = s.DeleteEndpoint(c.Request().Context(), d.ID, what)
+	}
+	if f.refused(err) {
+		return k.deleteForm(c, s, f)
+	}
+	if err != nil {
 		return err
 	}
 	return k.seeOther(c, s, endpointPath, done(s, d.ID, d.Name+" is being deleted."))
+}
+
+// cutEndpoint ends what drains.
+func (k *Console) cutEndpoint(c echo.Context, s *domain.Scope) error {
+	f, err := readForm(c)
+	if err != nil {
+		return err
+	}
+	if err := s.CutEndpoint(c.Request().Context(), c.Param("id"), f.version()); err != nil {
+		return err
+	}
+	return k.endpointPatched(c, s, "", "What was draining is cut.")
 }

@@ -238,7 +238,7 @@ func TestEndpointPage(t *testing.T) {
 	if n := d.Find("[data-testid=endpoint-zone]").Length(); n != 2 {
 		t.Errorf("%d zones", n)
 	}
-	if got := words(w.page(t, w.consumer, page+"/delete").Find("#delete-endpoint p")); !strings.HasPrefix(got, "3 open flows are reset.") {
+	if got := words(w.page(t, w.consumer, page+"/delete").Find("#delete-endpoint [data-testid=cut-flows]")); got != "3 flows are" {
 		t.Errorf("the question says %q", got)
 	}
 	w.moved(t, w.consumer, w.press(t, w.consumer, page+"/delete", "#delete-endpoint", nil))

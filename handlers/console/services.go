@@ -30,6 +30,9 @@ func (k *Console) serviceArea(r router) {
 	r.post("/services/:id/delete", k.deleteService)
 	r.get("/services/:id/add-resource", k.newResource)
 	r.post("/services/:id/add-resource", k.addResource)
+	r.post("/services/:id/give-resource", k.giveResource)
+	r.get("/services/:id/replace-resource", k.askMoveResource)
+	r.post("/services/:id/replace-resource", k.moveResource)
 	r.get("/services/:id/remove-resource", k.askRemoveResource)
 	r.post("/services/:id/remove-resource", k.removeResource)
 	r.get("/services/:id/add-accounts", k.newAccounts)
@@ -250,6 +253,7 @@ func serviceView(s *domain.Scope, svc *domain.ServiceDetail) provide.Service {
 		Type: strings.ToUpper(svc.ResourceType), ServiceName: svc.ServiceName(), AutoAccept: svc.AutoAccept, Expiry: svc.PendingExpiry,
 		Bandwidth: svc.Bandwidth, Protected: svc.Protected, Created: svc.CreatedAt, Connected: svc.Connected, Waiting: svc.Waiting,
 		Whitelisted: svc.Whitelisted, CanWrite: s.Can(domain.WriteProvide), Hidden: hidden(s, svc.Version), Trail: trail(s, svc.ID),
+		Terms: termsOf(svc.Rule, domain.Connection{Bandwidth: svc.Bandwidth}),
 	}
 }
 
@@ -258,11 +262,19 @@ func resourceViews(s *domain.Scope, svc *domain.ServiceDetail) []provide.Resourc
 	for i, r := range svc.Resources {
 		out[i] = provide.Resource{
 			Balancer: provide.Link{Label: r.LoadBalancerName, Href: in(s, balancerPath, "/", r.LoadBalancerID)}, Zone: r.ZoneID, Address: r.Address,
-			Manual: !r.AutoAllocate, Targets: zoneState(r.Health), Endpoints: r.Endpoints,
+			Manual: !r.AutoAllocate, Targets: zoneState(r.Health), Endpoints: r.Endpoints, Older: r.Replaced,
 		}
 		if s.Can(domain.WriteProvide) {
 			q := url.Values{"load_balancer": {r.LoadBalancerID}, "zone": {r.ZoneID}}
-			out[i].Remove = in(s, servicePath, "/", svc.ID, "/remove-resource?", q.Encode())
+			at := in(s, servicePath, "/", svc.ID)
+			out[i].Remove = at + "/remove-resource?" + q.Encode()
+			if len(otherBalancers(svc, r.ZoneID, r.LoadBalancerID)) > 0 {
+				give := ui.Btn{Label: "Stop giving", Of: r.LoadBalancerName + " to new endpoints in " + r.ZoneID, Small: true, Name: "give", Value: "off"}
+				if !r.AutoAllocate {
+					give.Label, give.Value = "Give", "on"
+				}
+				out[i].Replace, out[i].Give = at+"/replace-resource?"+q.Encode(), ui.Post{Action: at + "/give-resource?" + q.Encode(), Hidden: hidden(s, 0), Button: give}
+			}
 		}
 	}
 	return out
@@ -486,6 +498,7 @@ func (k *Console) addResource(c echo.Context, s *domain.Scope) error {
 	}
 	var what domain.ResourceInput
 	what.LoadBalancerID, what.ZoneID, _ = strings.Cut(f.required("resource", "Choose a load balancer and its zone."), " ")
+	what.Manual = f.ticked("manual")
 	if f.ok() {
 		err = s.AddResource(c.Request().Context(), c.Param("id"), what)
 	}

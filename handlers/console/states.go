@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/web/ui"
@@ -52,8 +53,10 @@ func zoneStatus(z domain.EndpointZone) ui.State {
 		st.Kind, st.Word = ui.Busy, "Connecting"
 	case domain.ZoneConnected:
 		st.Kind, st.Word = ui.OK, "Connected"
-	case domain.ZoneMigrating, domain.ZoneMigrated:
+	case domain.ZoneMigrating:
 		st.Kind, st.Word = ui.Busy, "Updating"
+	case domain.ZoneMigrated: // it carries, by two load balancers
+		st.Kind, st.Word = ui.OK, "Connected"
 	case domain.ZoneDisconnecting:
 		st.Kind, st.Word = ui.Leaving, "Disconnecting"
 	case domain.ZoneDeleting:
@@ -63,6 +66,14 @@ func zoneStatus(z domain.EndpointZone) ui.State {
 	}
 	if z.EngineError != "" && z.Status != domain.ZoneConnected {
 		st.Kind, st.Title = ui.Warn, z.EngineError
+	}
+	return drainingState(st, z.DrainUntil)
+}
+
+// drainingState is the state of what is revoked while open flows may go on.
+func drainingState(st ui.State, until *time.Time) ui.State {
+	if until != nil && st.Word == "Disconnecting" {
+		st.Word = "Draining"
 	}
 	return st
 }

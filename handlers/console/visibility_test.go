@@ -45,7 +45,8 @@ func (w *linkWorld) dialogs(t *testing.T) (provider, consumer []string) {
 		"/services/new", svc + "/edit", svc + "/delete", svc + "/add-resource", svc + "/add-accounts",
 		svc + "/remove-resource?" + url.Values{"load_balancer": {w.balancer.ID}, "zone": {b.Zones[0].ZoneID}}.Encode(),
 		svc + "/whitelist/" + w.Consumer.Account().ID + "/edit", svc + "/whitelist/" + w.Consumer.Account().ID + "/remove",
-		"/connections/" + w.endpoint.ID + "/reject",
+		"/connections/" + w.endpoint.ID + "/reject", "/connections/" + w.endpoint.ID + "/terms",
+		"/connections/" + w.endpoint.ID + "/zones/" + b.Zones[0].ZoneID + "/reject", "/connections/" + w.endpoint.ID + "/zones/" + b.Zones[0].ZoneID + "/close",
 	}
 	ep := "/endpoints/" + w.endpoint.ID
 	consumer = []string{
@@ -187,7 +188,7 @@ func TestAuditorFindsNothingToWriteWith(t *testing.T) {
 			}
 			main.Find("a[href]").Each(func(_ int, a *goquery.Selection) {
 				href, _, _ := strings.Cut(a.AttrOr("href", ""), "?")
-				for _, verb := range []string{"/new", "/edit", "/delete", "/add-", "/remove", "/reject", "/weight", "/groups"} {
+				for _, verb := range []string{"/new", "/edit", "/delete", "/add-", "/remove", "/reject", "/terms", "/replace", "/close", "/weight", "/groups"} {
 					if strings.Contains(href, verb) && !strings.HasSuffix(href, "/security-groups") && !strings.Contains(href, "/security-groups/") {
 						t.Errorf("%s leads to %s", path, href)
 					}
