@@ -86,7 +86,7 @@ func (d *door) Admit(f *forward.Flow) forward.Session {
 	if g.rules != nil {
 		s.verdict = g.rules.filter.Load().Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: d.at.Port()})
 	}
-	f.Idle, f.Sum = g.idle, &d.tally.bytes
+	f.Idle, f.Sum, f.Limits = g.idle, &d.tally.bytes, g.limits
 	switch {
 	case f.Reason() != "":
 	case !s.verdict.Accept:

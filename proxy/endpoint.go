@@ -5,21 +5,25 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/openprivatelink/openprivatelink/proxy/forward"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 )
+
+const megabit = 1e6 / 8 // bytes
 
 // endpoint is an endpoint as it was adopted.
 type endpoint struct {
 	Endpoint
 	rules   *rules
 	tallies map[string]*tally // by zone
+	limits  *forward.Limits   // of all its flows
 }
 
 func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
 	o := object{anEndpoint, id}
 	ep := e.endpoints[id]
 	if ep == nil {
-		ep = &endpoint{tallies: map[string]*tally{}}
+		ep = &endpoint{tallies: map[string]*tally{}, limits: new(forward.Limits)}
 		e.endpoints[id] = ep
 	} else {
 		e.inNetwork.remove(ep.Network, o)
@@ -38,6 +42,9 @@ func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
 		ep.rules = e.acquireRules(want.Groups)
 	}
 	ep.Endpoint = *want
+	for direction := range ep.limits {
+		ep.limits[direction].Set(int64(ep.Bandwidth) * megabit)
+	}
 	tallies := map[string]*tally{}
 	for _, z := range ep.Zones {
 		e.endpointsOf.add(z.LoadBalancer, id)

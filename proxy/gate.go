@@ -28,6 +28,7 @@ type gate struct {
 	balancer string
 	pool     *pool
 	idle     time.Duration
+	limits   *forward.Limits // nil: none
 }
 
 // tally counts an endpoint's zone for as long as the engine knows it, over every
@@ -75,6 +76,9 @@ func (e *Local) wants(o object) (doors []want) {
 			if z.Carry {
 				for _, v := range e.lead(z.LoadBalancer, z.Zone, ep.Network, z.Address, ep.tallies[z.Zone], ep.rules) {
 					v.era = z.Era
+					if v.gate != nil {
+						v.gate.limits = ep.limits
+					}
 					doors = append(doors, v)
 				}
 			}

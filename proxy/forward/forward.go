@@ -76,6 +76,9 @@ const (
 // Bytes counts both directions, by [In] and [Out].
 type Bytes [2]atomic.Int64
 
+// Limits are the rates of both directions, by [In] and [Out].
+type Limits [2]Limit
+
 // Flow is one connection through a door, from its accept to its end.
 type Flow struct {
 	Source netip.AddrPort // the client, as the socket knows it
@@ -83,8 +86,9 @@ type Flow struct {
 	Moved  Bytes // passed on so far
 
 	// Admit may set these.
-	Idle time.Duration // without a byte, until both sides are reset; 0: never
-	Sum  *Bytes        // counts what passes, too; may be shared by flows
+	Idle   time.Duration // without a byte, until both sides are reset; 0: never
+	Sum    *Bytes        // counts what passes, too; may be shared by flows
+	Limits *Limits       // that it shares with other flows; nil: none
 
 	reason atomic.Pointer[string]
 	owner  interface{ look() } // the forwarder's own view of the flow, which has to look at the reason
@@ -104,6 +108,14 @@ func (f *Flow) Reason() string {
 		return *r
 	}
 	return ""
+}
+
+// limit is that of a direction, or nil.
+func (f *Flow) limit(direction int) *Limit {
+	if f.Limits == nil {
+		return nil
+	}
+	return &f.Limits[direction]
 }
 
 func (f *Flow) count(direction int, n int) {

@@ -222,8 +222,8 @@ func (s *relay) carry(preface []byte) {
 			return
 		}
 	}
-	in := pump{flow: s, direction: In, src: s.client, dst: s.server}
-	out := pump{flow: s, direction: Out, src: s.server, dst: s.client}
+	in := pump{flow: s, direction: In, src: s.client, dst: s.server, limit: s.limit(In), grant: make(chan int, 1)}
+	out := pump{flow: s, direction: Out, src: s.server, dst: s.client, limit: s.limit(Out), grant: make(chan int, 1)}
 	var wg sync.WaitGroup
 	wg.Go(in.run)
 	out.run()
@@ -242,6 +242,10 @@ type pump struct {
 	flow      *relay
 	direction int
 	src, dst  *net.TCPConn
+
+	limit  *Limit
+	credit int      // bytes that the limit let pass and that were not read yet
+	grant  chan int // of one that was waited for
 
 	buf  *[]byte // nil while nothing is in hand
 	rest []byte  // of buf: read and not yet written
@@ -262,9 +266,10 @@ func (p *pump) run() {
 		p.flow.End(Reset)
 		return
 	}
-	for p.step(src.Read, p.read) && len(p.rest) > 0 && p.step(dst.Write, p.write) {
+	for p.allowed() && p.step(src.Read, p.read) && len(p.rest) > 0 && p.step(dst.Write, p.write) {
 	}
 	p.release()
+	p.limit.put(p.credit)
 	if p.err == nil {
 		p.err = p.dst.CloseWrite()
 	}
@@ -275,6 +280,26 @@ func (p *pump) run() {
 		p.flow.End(Closed)
 	case p.step(src.Read, p.broken):
 		p.flow.End(Reset)
+	}
+}
+
+// granted implements waiter.
+func (p *pump) granted(n int) { p.grant <- n }
+
+// allowed waits for a credit. It is false if the flow ends meanwhile.
+func (p *pump) allowed() bool {
+	if p.credit > 0 {
+		return true
+	}
+	if p.credit = p.limit.take(p, relayBuffer); p.credit > 0 {
+		return true
+	}
+	select {
+	case p.credit = <-p.grant:
+		return true
+	case <-p.flow.live.Done():
+		p.err = net.ErrClosed
+		return false
 	}
 }
 
@@ -291,12 +316,13 @@ func (p *pump) read(fd uintptr) bool {
 	if p.buf == nil {
 		p.buf = buffers.Get().(*[]byte)
 	}
-	n, err := retry(unix.Read, fd, *p.buf)
+	n, err := retry(unix.Read, fd, (*p.buf)[:min(relayBuffer, p.credit)])
 	if err == unix.EAGAIN { //nolint:errorlint // a bare errno
 		p.release()
 		return false
 	}
 	p.rest, p.err = (*p.buf)[:max(n, 0)], err
+	p.credit -= len(p.rest)
 	return true
 }
 

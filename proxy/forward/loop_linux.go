@@ -92,6 +92,7 @@ type loop struct {
 	mu     sync.Mutex
 	posted []func()
 	rung   bool // the bell has been, for what is posted
+	deaf   bool // nothing that is posted will be done
 
 	live  atomic.Int32 // flows
 	table []entry      // by descriptor
@@ -145,6 +146,9 @@ func (l *loop) open() (err error) {
 }
 
 func (l *loop) close() {
+	l.mu.Lock()
+	l.deaf = true
+	l.mu.Unlock()
 	for _, p := range l.pipes {
 		p.close()
 	}
@@ -216,13 +220,15 @@ func (l *loop) wait(events *[eventsOnce]unix.EpollEvent) int {
 // post runs do on the loop's thread, soon.
 func (l *loop) post(do func()) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.deaf {
+		return
+	}
 	l.posted = append(l.posted, do)
-	ring := !l.rung
-	l.rung = true
-	l.mu.Unlock()
-	if ring {
+	if !l.rung {
+		l.rung = true
 		one := [8]byte{1}
-		_, _ = unix.Write(l.bell, one[:])
+		_, _ = write(l.bell, one[:])
 	}
 }
 

@@ -14,9 +14,13 @@ import (
 )
 
 const (
-	acceptsOnce = 16             // connections that one event accepts
-	turnsOnce   = 16             // reads of one direction, before others have their turn
-	fullReads   = 2              // that turn a direction to splicing
+	acceptsOnce = 16                     // connections that one event accepts
+	turnsOnce   = 16                     // reads of one direction, before others have their turn
+	fullReads   = 2                      // that turn a direction to splicing
+	unlimited   = 1 << 30                // credit of a flow without a limit, for one pump
+	windowTime  = 100 * time.Millisecond // of its rate that a limited flow's receive buffer holds
+	windowLeast = 64 << 10               // bytes
+	windowMost  = 6 << 20
 	steady      = 4 * bufferSize // bytes between two dry spells that keep it there
 
 	// A loop that has so many flows more than another, or an eighth of its own, gives
@@ -168,6 +172,10 @@ type side struct {
 	eof   bool
 	shut  bool // the other has been told
 	again bool // it is in loop.more
+
+	credit  int   // bytes that its limit let pass and that were not read yet
+	waiting bool  // in the queue of its limit
+	window  int64 // rate that its receive buffer was made for, bytes a second
 }
 
 func (s *side) other() *side { return &s.flow.sides[1-s.direction()] }
@@ -499,6 +507,13 @@ func (s *stream) pump(e *side) {
 			}
 			return
 		}
+		limit := s.limit(e.direction())
+		if limit.Rate() != e.window {
+			e.resize(limit.Rate())
+		}
+		if !e.allowed(limit) {
+			break
+		}
 		var ok bool
 		if e.large >= fullReads && s.hasPipe(e) {
 			ok = s.fill(e)
@@ -509,9 +524,69 @@ func (s *stream) pump(e *side) {
 			return
 		}
 	}
+	e.unused()
 	if e.pipe != nil {
 		l.putPipe(e.pipe)
 		e.pipe = nil
+	}
+}
+
+// allowed sees to it that e has a credit. If it is false, the limit will see to it
+// that e is pumped again.
+func (e *side) allowed(limit *Limit) bool {
+	switch {
+	case limit == nil:
+		e.credit = unlimited
+	case e.waiting:
+		return false
+	case e.credit == 0:
+		e.credit = limit.take(e, e.want())
+		e.waiting = e.credit == 0
+	}
+	return e.credit > 0
+}
+
+// want is how much e may read at once.
+func (e *side) want() int {
+	if e.large >= fullReads {
+		return pipeSize
+	}
+	return bufferSize
+}
+
+// granted implements waiter.
+func (e *side) granted(n int) {
+	s := e.flow
+	s.loop.post(func() {
+		e.waiting = false
+		if s.gone {
+			s.limit(e.direction()).put(n)
+			return
+		}
+		e.credit += n
+		s.pump(e)
+	})
+}
+
+// unused gives back what e did not read of its credit.
+func (e *side) unused() {
+	if limit := e.flow.limit(e.direction()); limit != nil {
+		limit.put(e.credit)
+	}
+	e.credit = 0
+}
+
+// resize bounds what the kernel takes in for a side with a limit: else megabytes
+// would stand in front of it, and a changed rate would be felt late.
+func (e *side) resize(rate int64) {
+	e.window = rate
+	size := int64(windowMost)
+	if rate > 0 {
+		size = min(max(rate*int64(windowTime)/int64(time.Second), windowLeast), windowMost)
+	}
+	half := int32(size / 2) // the kernel doubles it
+	if setOption(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, half) != 0 {
+		setOption(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, half) // as far as the host allows
 	}
 }
 
@@ -582,7 +657,7 @@ func (s *stream) wrote(e, to *side, n int, errno syscall.Errno) bool {
 
 // fill splices from e into its pipe, which is empty.
 func (s *stream) fill(e *side) bool {
-	n, errno := splice(e.fd, e.pipe.w, e.pipe.size)
+	n, errno := splice(e.fd, e.pipe.w, min(e.pipe.size, e.credit))
 	switch {
 	case errno == unix.EAGAIN:
 		s.dry(e)
@@ -594,6 +669,7 @@ func (s *stream) fill(e *side) bool {
 	default:
 		e.held = n
 		e.burst += n
+		e.credit -= n
 	}
 	return true
 }
@@ -618,7 +694,9 @@ func (s *stream) copy(e, to *side) bool {
 	}
 	n, errno := 0, unix.EAGAIN
 	if e.readable {
+		buf = buf[:min(len(buf), head+e.credit)]
 		n, errno = read(e.fd, buf[head:])
+		e.credit -= n
 	}
 	switch {
 	case errno == unix.EAGAIN:
@@ -650,6 +728,7 @@ func (s *stream) copy(e, to *side) bool {
 
 // shut passes on the end of e, all of whose bytes have been passed on.
 func (s *stream) shut(e, to *side) {
+	e.unused()
 	if e.pipe != nil {
 		s.loop.putPipe(e.pipe)
 		e.pipe = nil
@@ -687,6 +766,7 @@ func (s *stream) finish(reason string) {
 			}
 			e.pipe = nil
 		}
+		e.unused()
 		if e.fd < 0 {
 			continue
 		}
