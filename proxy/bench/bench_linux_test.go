@@ -71,7 +71,7 @@ func TestGoals(t *testing.T) {
 		"idle.memory": true, "idle.fds": true, "idle.slab": true, countersName: true, "rules60": true, "rules1000": true,
 	}
 	for _, w := range workloads {
-		for _, part := range []string{"", ".cpu", ".all", ".p50", ".p99", ".p999", ".lost"} {
+		for _, part := range []string{"", ".cpu", ".all", ".p50", ".p99", ".p999", ".lost", "." + callsName} {
 			figures[w.name+part] = true
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy"
-	"github.com/openprivatelink/openprivatelink/proxy/bench/report"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 )
 
@@ -18,11 +17,12 @@ const (
 )
 
 // counters follows the engine's counters while bytes flow. It returns the longest
-// time that they stood still, in seconds, and fails if they are not exact in the end.
-func (r *rig) counters(ctx context.Context, p peer, each time.Duration) (map[string]float64, error) {
+// time that they stood still, and fails if they are not exact in the end.
+func (r *rig) counters(ctx context.Context, p peer) (still time.Duration, err error) {
+	const each = 3 * time.Second // several of the intervals in which the engine counts
 	now, err := r.counted(ctx, 0, p.name)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	first := now.in
 	type outcome struct {
@@ -41,7 +41,7 @@ func (r *rig) counters(ctx context.Context, p peer, each time.Duration) (map[str
 	for end == nil || now.in-first < int64(end.sent) {
 		next, err := r.counted(ctx, now.next, p.name)
 		if err != nil {
-			return nil, fmt.Errorf("%d bytes of those sent were counted: %w", now.in-first, err)
+			return 0, fmt.Errorf("%d bytes of those sent were counted: %w", now.in-first, err)
 		}
 		if next.in != now.in {
 			moves = append(moves, time.Now())
@@ -50,22 +50,21 @@ func (r *rig) counters(ctx context.Context, p peer, each time.Duration) (map[str
 		select {
 		case o := <-done:
 			if end = &o; o.err != nil {
-				return nil, o.err
+				return 0, o.err
 			}
 		default:
 		}
 	}
 	if got := now.in - first; got != int64(end.sent) {
-		return nil, fmt.Errorf("%d bytes were counted and %.0f sent", got, end.sent)
+		return 0, fmt.Errorf("%d bytes were counted and %.0f sent", got, end.sent)
 	}
-	still := time.Duration(0)
 	for i := range len(moves) - 1 {
 		still = max(still, moves[i+1].Sub(moves[i]))
 	}
 	if still == 0 {
-		return nil, errors.New("the counters moved only once")
+		return 0, errors.New("the counters moved only once")
 	}
-	return map[string]float64{countersName: still.Seconds()}, nil
+	return still, nil
 }
 
 // count is what an endpoint has counted.
@@ -105,13 +104,4 @@ func judged(n int) float64 {
 		}
 	}
 	return float64(time.Since(began).Nanoseconds()) / times
-}
-
-// measureRules adds the time of decisions by groups of some sizes.
-func measureRules(s *report.Set, rounds int) {
-	for range rounds {
-		for _, n := range []int{60, 1000} {
-			s.Add(fmt.Sprint(rulesName, n), report.Self, judged(n))
-		}
-	}
 }

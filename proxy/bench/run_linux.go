@@ -19,52 +19,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/openprivatelink/openprivatelink/proxy/bench/load"
 	"github.com/openprivatelink/openprivatelink/proxy/bench/report"
 )
 
 //go:embed goals.toml
 var goalsFile string
-
-const (
-	settle     = 50 * time.Millisecond // after a load, in which forwarders close what is left
-	foreignMax = 0.25                  // part of the machine that others may use during a load
-	redos      = 2                     // of a load that others disturbed
-)
-
-const udp = "udp"
-
-// suits says whether a peer of a set can have the load. Flows of datagrams are told
-// apart by their addresses, of which a workload of a VPC has but one.
-func (w workload) suits(set string, p peer) bool {
-	return among(p.only, w.name) && (w.load != udp || set == plain && p.udp)
-}
-
-// workload is a load and what its result means.
-type workload struct {
-	name  string
-	load  string
-	conns int
-	size  int
-	gso   bool
-	scale float64 // of work a second, for the figure
-	per   float64 // work that CPU time is told for
-}
-
-var workloads = []workload{
-	{name: "crr", load: "crr", conns: 64, size: 64, scale: 1, per: 1e5},
-	{name: "rr64", load: "rr", conns: 256, size: 64, scale: 1, per: 1e6},
-	{name: "rr1k", load: "rr", conns: 256, size: 1024, scale: 1, per: 1e6},
-	{name: "ping", load: "rr", conns: 1, size: 64, scale: 1, per: 1e6},
-	{name: "bulk1", load: "bulk", conns: 1, scale: 8e-9, per: 1e9},
-	{name: "bulk8", load: "bulk", conns: 8, scale: 8e-9, per: 1e9},
-	{name: "udp1x64", load: udp, conns: 1, size: 64, scale: 1, per: 1e6},
-	{name: "udp1x1200", load: udp, conns: 1, size: 1200, scale: 1, per: 1e6},
-	{name: "udp1x1200gso", load: udp, conns: 1, size: 1200, gso: true, scale: 1, per: 1e6},
-	{name: "udp1kx64", load: udp, conns: flowsMost, size: 64, scale: 1, per: 1e6},
-	{name: "udp1kx1200", load: udp, conns: flowsMost, size: 1200, scale: 1, per: 1e6},
-	{name: "udp1kx1200gso", load: udp, conns: flowsMost, size: 1200, gso: true, scale: 1, per: 1e6},
-}
 
 // options of a run.
 type options struct {
@@ -85,7 +44,7 @@ func run(ctx context.Context, args []string) error {
 		})
 	}
 	list(&o.sets, "set", "sets: plain, vpc")
-	list(&o.only, "only", "loads: idle, crr, rr64, rr1k, ping, bulk1, bulk8, udp1x64 and so on, counters, rules")
+	list(&o.only, "only", "loads: idle, crr, rr64, rr1k, ping, bulk1, bulk8, udp1x64 and so on, counters, calls, rules")
 	list(&o.peers, "peers", "peers, like direct, self, haproxy, nginx")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds over all peers")
 	flags.DurationVar(&o.each, "for", 1500*time.Millisecond, "length of a load")
@@ -197,195 +156,6 @@ func (o *options) measure(ctx context.Context) (report.Run, error) {
 }
 
 func among(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
-
-func (o *options) measureSet(ctx context.Context, set, version string) (_ report.Set, _ map[string]string, err error) {
-	r, err := assemble(ctx, set, o.program, version, func(name string) bool { return among(o.peers, name) })
-	if err != nil {
-		return report.Set{}, nil, err
-	}
-	defer func() { err = errors.Join(err, r.close(ctx)) }()
-	s := report.Set{Name: set, Rounds: o.rounds, Left: r.left, Figures: map[string]report.Samples{}, Foreign: map[string]float64{}}
-	if among(o.only, idleName) { // first: memory that was used once looks as if it were free
-		for _, p := range r.peers {
-			if p.pid == 0 || !among(p.only, idleName) {
-				continue
-			}
-			figures, err := r.idle(ctx, p)
-			if err != nil && ctx.Err() == nil && p.name != report.Self {
-				r.left[p.name+" (idle)"] = fmt.Sprintf("it does not hold %d connections", idleConns)
-				continue
-			}
-			if err != nil {
-				return report.Set{}, nil, fmt.Errorf("idle connections at %s: %w", p.name, err)
-			}
-			for figure, value := range figures {
-				s.Add(figure, p.name, value)
-			}
-			fmt.Fprintf(os.Stderr, "%s %s %s %.0f bytes and %.2f descriptors a connection\n", set, idleName, p.name, figures["idle.memory"], figures["idle.fds"])
-		}
-	}
-	for _, w := range workloads {
-		if !among(o.only, w.name) {
-			continue
-		}
-		for round := range o.rounds {
-			order := slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return !w.suits(set, p) })
-			if round%2 == 1 {
-				slices.Reverse(order)
-			}
-			for _, p := range order {
-				v, err := r.quietly(ctx, w, p, o.each)
-				if err != nil {
-					return report.Set{}, nil, fmt.Errorf("%s at %s: %w", w.name, p.name, err)
-				}
-				s.Foreign[w.name] = max(s.Foreign[w.name], v.foreign)
-				for figure, value := range v.figures {
-					s.Add(figure, p.name, value)
-				}
-				fmt.Fprintf(os.Stderr, "%s %s %d/%d %-16s %10.4g  foreign %2.0f %%\n", set, w.name, round+1, o.rounds, p.name, v.figures[w.name], 100*v.foreign)
-			}
-		}
-	}
-	self := slices.IndexFunc(r.peers, func(p peer) bool { return p.name == report.Self })
-	if self >= 0 && among(o.only, countersName) {
-		figures, err := r.counters(ctx, r.peers[self], 3*time.Second)
-		if err != nil {
-			return report.Set{}, nil, fmt.Errorf("counters: %w", err)
-		}
-		s.Add(countersName, report.Self, figures[countersName])
-	}
-	if set == plain && among(o.only, rulesName) {
-		measureRules(&s, o.rounds)
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.left)) {
-		fmt.Fprintf(os.Stderr, "%s: %s is left out: %s\n", set, name, r.left[name])
-	}
-	for _, p := range r.peers {
-		s.Peers = append(s.Peers, p.name)
-	}
-	st, err := r.engine.Status(ctx)
-	if err == nil && st.PID != r.pid {
-		err = errors.New("the engine died and was started again")
-	}
-	return s, r.is, err
-}
-
-// measured is what one load showed.
-type measured struct {
-	figures map[string]float64
-	foreign float64
-}
-
-// quietly measures again if others used too much of the machine, and returns the
-// least disturbed of the attempts.
-func (r *rig) quietly(ctx context.Context, w workload, p peer, each time.Duration) (best measured, err error) {
-	for i := range 1 + redos {
-		m, err := r.measure(ctx, w, p, each)
-		if err != nil {
-			return measured{}, err
-		}
-		if i == 0 || m.foreign < best.foreign {
-			best = m
-		}
-		if best.foreign <= foreignMax {
-			break
-		}
-	}
-	return best, nil
-}
-
-// measure runs one load against a peer.
-func (r *rig) measure(ctx context.Context, w workload, p peer, each time.Duration) (measured, error) {
-	before, err := r.usage(p)
-	if err != nil {
-		return measured{}, err
-	}
-	res, err := r.load(ctx, w, p, each)
-	if err != nil {
-		return measured{}, err
-	}
-	time.Sleep(settle)
-	after, err := r.usage(p)
-	if err != nil {
-		return measured{}, err
-	}
-	busy, ours := after.machine-before.machine, after.ours-before.ours
-	m := measured{
-		figures: map[string]float64{
-			w.name:          res.Work / res.Seconds * w.scale,
-			w.name + ".all": busy.Seconds() / res.Work * w.per,
-		},
-		foreign: max(0, (busy-ours).Seconds()/after.at.Sub(before.at).Seconds()/float64(runtime.NumCPU())),
-	}
-	if w.load == udp {
-		m.figures[w.name+".lost"] = float64(res.Failed)
-	}
-	if p.pid != 0 {
-		m.figures[w.name+".cpu"] = (after.forwarder - before.forwarder).Seconds() / res.Work * w.per
-	}
-	if res.P50 > 0 {
-		m.figures[w.name+".p50"], m.figures[w.name+".p99"], m.figures[w.name+".p999"] = res.P50, res.P99, res.P999
-	}
-	return m, nil
-}
-
-// load runs one load to its end.
-func (r *rig) load(ctx context.Context, w workload, p peer, each time.Duration) (res load.Result, err error) {
-	args := []string{"load", w.load, "-to", p.at.String(), "-conns", fmt.Sprint(w.conns), "-size", fmt.Sprint(w.size), "-for", each.String()}
-	if w.load == udp {
-		window := 64
-		if w.conns > 1 {
-			window = 256
-		}
-		args = append(args, "-from", flowAt.String(), "-window", fmt.Sprint(window), fmt.Sprintf("-gso=%t", w.gso))
-	}
-	cmd := exec.CommandContext(ctx, r.self, args...)
-	var out, fault strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &fault
-	if err = p.from.start(cmd); err == nil {
-		err = cmd.Wait()
-	}
-	if ctx.Err() != nil {
-		return res, ctx.Err()
-	}
-	if err == nil {
-		err = json.Unmarshal([]byte(out.String()), &res)
-	}
-	if err != nil {
-		return res, fmt.Errorf("%w: %s", err, strings.TrimSpace(fault.String()))
-	}
-	if res.Failed > 0 && w.load != udp {
-		return res, fmt.Errorf("%d connections failed, %.0f messages came through", res.Failed, res.Work)
-	}
-	return res, nil
-}
-
-// usage is CPU time so far.
-type usage struct {
-	at                       time.Time
-	forwarder, machine, ours time.Duration
-}
-
-func (r *rig) usage(p peer) (u usage, err error) {
-	u.at, u.ours = time.Now(), ownTime()
-	if u.machine, err = machineTime(); err != nil {
-		return usage{}, err
-	}
-	for _, pid := range append([]int{r.backend, p.pid}, r.softirqs...) {
-		if pid == 0 {
-			continue
-		}
-		t, err := processTime(pid)
-		if err != nil {
-			return usage{}, fmt.Errorf("CPU time: %w", err)
-		}
-		u.ours += t
-		if pid == p.pid {
-			u.forwarder = t
-		}
-	}
-	return u, nil
-}
 
 // machine says where this runs.
 func machine() report.Machine {
