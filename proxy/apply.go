@@ -139,6 +139,10 @@ type work struct {
 	parting  []<-chan struct{}
 }
 
+func newWork() *work {
+	return &work{networks: set[string]{}, owners: set[object]{}, groups: set[string]{}}
+}
+
 type set[T comparable] map[T]struct{}
 
 func (s set[T]) add(v T) { s[v] = struct{}{} }
@@ -164,9 +168,10 @@ func (x index[K, T]) remove(id K, v T) {
 // which the snapshot has in it already: indexes, filters, pools and gates. Doors
 // that shall not be any more close here, with their flows. The caller holds mu.
 func (e *Local) adopt(d Change) *work {
-	w := &work{networks: set[string]{}, owners: set[object]{}, groups: set[string]{}}
+	w, refill := newWork(), set[string]{} // load balancers
 	for id, n := range d.Set.Networks {
 		e.adoptNetwork(id, true, n.Attachments, w)
+		e.adoptReach(id, reach(n), w, refill)
 	}
 	for _, id := range d.Delete[fieldNetworks] {
 		e.adoptNetwork(id, false, nil, w)
@@ -183,14 +188,11 @@ func (e *Local) adopt(d Change) *work {
 		e.compile(key)
 	}
 
-	refill := set[string]{} // load balancers
 	for id, g := range d.Set.ServerGroups {
-		e.adoptServerGroup(id, &g, w)
-		maps.Copy(refill, e.balancersOf[id])
+		e.adoptServerGroup(id, &g, w, refill)
 	}
 	for _, id := range d.Delete[fieldServerGroups] {
-		e.adoptServerGroup(id, nil, w)
-		maps.Copy(refill, e.balancersOf[id])
+		e.adoptServerGroup(id, nil, w, refill)
 	}
 	for id, lb := range d.Set.LoadBalancers {
 		e.adoptBalancer(id, &lb, w)
@@ -221,9 +223,15 @@ type balancer struct {
 	tcp   []Listener // those that this engine serves
 	pools map[poolKey]*pool
 	tally *tally // of direct clients
+
+	cps    bucket
+	quotas map[quotaKey]*listenerQuota
 }
 
-type poolKey struct{ zone, group string }
+type (
+	poolKey  struct{ zone, group string }
+	quotaKey struct{ zone, listener string }
+)
 
 func (e *Local) adoptBalancer(id string, lb *LoadBalancer, w *work) {
 	o := object{aBalancer, id}
@@ -247,6 +255,7 @@ func (e *Local) adoptBalancer(id string, lb *LoadBalancer, w *work) {
 		return
 	}
 	b.LoadBalancer = *lb
+	b.setQuotas()
 	b.tcp = slices.DeleteFunc(slices.Clone(lb.Listeners), func(l Listener) bool { return l.Protocol != verdict.TCP })
 	e.inNetwork.add(lb.Network, o)
 	for _, l := range lb.Listeners {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -21,7 +22,12 @@ type server struct {
 	// Guarded by the engine.
 	zone   string
 	weight int
+	kin    *kin
 	check  *check // nil: not checked
+
+	// Guarded by kin.
+	health Health
+	reason string
 }
 
 // target is what makes a server of a group another one.
@@ -29,6 +35,7 @@ type target struct {
 	id      string
 	address netip.AddrPort
 	host    bool // dialled from the host's own namespace
+	named   bool // found by a name
 }
 
 // enter is false once the server is removed.
@@ -47,15 +54,15 @@ func (s *server) leave(f *session) {
 
 // stand heeds what checks say.
 func (s *server) stand(h Health) {
-	is := up
+	was, is := standing(s.standing.Load()), up
 	if h == Unhealthy {
 		is = down
 	}
-	if h == Healthy && standing(s.standing.Load()) != up {
+	if h == Healthy && was != up {
 		s.since.Store(time.Now().UnixNano())
 	}
 	s.standing.Store(int32(is))
-	if is == down && s.resets.Load() {
+	if is == down && was != down && s.resets.Load() {
 		s.flows.cut(ReasonUnhealthy, func(*session) bool { return true })
 	}
 }
@@ -112,6 +119,22 @@ func (p *pool) pick(k *flowKey, tried []*server) (*server, origin) {
 		now = time.Now().UnixNano()
 	}
 	return t.pick(k, tried, now), from
+}
+
+// origins is how many addresses flows come from.
+func (p *pool) origins() int {
+	if t := p.table.Load(); t != nil {
+		return len(t.locals)
+	}
+	return 0
+}
+
+// after returns the origin that follows from, round and round.
+func (p *pool) after(from origin) origin {
+	if t := p.table.Load(); t != nil {
+		from = origin{t.network, t.locals[(slices.Index(t.locals, from.local)+1)%len(t.locals)]}
+	}
+	return from
 }
 
 // learn looks for the QUIC connection id in a reply of s, so that the connection

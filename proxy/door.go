@@ -2,10 +2,11 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy/forward"
@@ -72,7 +73,9 @@ type session struct {
 	server  *server // that has it, or was tried last
 	tried   [dialAttempts]*server
 	tries   int
-	inside  bool // counted as the server's
+	from    origin // that it was tried from
+	short   int    // origins without a free port towards server
+	inside  bool   // counted as the server's
 	stands  bool
 }
 
@@ -91,9 +94,16 @@ func (d *door) Admit(f *forward.Flow) forward.Session {
 	case f.Reason() != "":
 	case !s.verdict.Accept:
 		f.End(ReasonGroup)
-	case !d.flows.add(s):
-		f.End(ReasonGate)
 	default:
+		if refused := g.quota.admit(); refused != "" {
+			f.End(refused)
+			break
+		}
+		if !d.flows.add(s) {
+			g.quota.leave()
+			f.End(ReasonGate)
+			break
+		}
 		d.engine.flows.Add(1)
 		d.tally.active.Add(1)
 		return s
@@ -104,6 +114,10 @@ func (d *door) Admit(f *forward.Flow) forward.Session {
 
 // Next implements [forward.Session].
 func (s *session) Next(f *forward.Flow) (forward.Target, bool) {
+	if s.short > 0 && s.short < s.gate.pool.origins() && s.server.enter(s) {
+		s.inside, s.from = true, s.gate.pool.after(s.from)
+		return s.target(), true
+	}
 	key := flowKey{Client: s.source, Local: s.door.at, Endpoint: s.door.tally.endpoint}
 	for s.tries < dialAttempts {
 		next, from := s.gate.pool.pick(&key, s.tried[:s.tries])
@@ -115,24 +129,36 @@ func (s *session) Next(f *forward.Flow) (forward.Target, bool) {
 		if !next.enter(s) {
 			continue // removed this moment
 		}
-		s.server, s.inside = next, true
-		if next.host {
-			return forward.Target{To: next.address}, true
-		}
-		return forward.Target{Network: from.network, From: from.local, To: next.address}, true
+		s.server, s.inside, s.from, s.short = next, true, from, 0
+		return s.target(), true
 	}
-	if s.server == nil {
+	switch {
+	case s.server == nil:
 		f.End(ReasonNoServer)
-	} else {
+	case s.short > 0:
+		f.End(ReasonPorts)
+	default:
 		f.End(ReasonConnect)
 	}
 	return forward.Target{}, false
+}
+
+func (s *session) target() forward.Target {
+	if s.server.host {
+		return forward.Target{To: s.server.address}
+	}
+	return forward.Target{Network: s.from.network, From: s.from.local, To: s.server.address}
 }
 
 // Failed implements [forward.Session].
 func (s *session) Failed(_ *forward.Flow, err error) {
 	s.inside = false
 	s.server.leave(s)
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		s.short++
+	} else {
+		s.short = 0
+	}
 	s.door.engine.log.Debug("connect", "server_group", s.server.group, "server", s.server.id, "err", err)
 }
 
@@ -154,6 +180,7 @@ func (s *session) Ended(f *forward.Flow) {
 	if s.inside {
 		s.server.leave(s)
 	}
+	s.gate.quota.leave()
 	d.flows.remove(s)
 	d.engine.flows.Done()
 }
@@ -179,12 +206,4 @@ func (d *door) note(f *forward.Flow, s *session) {
 		Start: end.Add(-time.Since(f.Start)), End: end,
 		In: f.Moved[forward.In].Load(), Out: f.Moved[forward.Out].Load(), Action: action, Reason: f.Reason(), Verdict: s.verdict,
 	})
-}
-
-// dial connects to an address of the host, or of a VPC from one of the VPC's own.
-func (e *Local) dial(ctx context.Context, host bool, from origin, to netip.AddrPort) (net.Conn, error) {
-	if host {
-		return new(net.Dialer).DialContext(ctx, "tcp", to.String())
-	}
-	return e.driver.Dial(ctx, from.network, from.local, to)
 }

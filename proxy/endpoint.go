@@ -14,9 +14,10 @@ const megabit = 1e6 / 8 // bytes
 // endpoint is an endpoint as it was adopted.
 type endpoint struct {
 	Endpoint
-	rules   *rules
-	tallies map[string]*tally // by zone
-	limits  *forward.Limits   // of all its flows
+	rules       *rules
+	tallies     map[string]*tally // by zone
+	limits      *forward.Limits   // of all its flows
+	connections ceiling
 }
 
 func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
@@ -45,6 +46,7 @@ func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
 	for direction := range ep.limits {
 		ep.limits[direction].Set(int64(ep.Bandwidth) * megabit)
 	}
+	ep.connections.most.Store(int64(want.MaxConnections))
 	tallies := map[string]*tally{}
 	for _, z := range ep.Zones {
 		e.endpointsOf.add(z.LoadBalancer, id)

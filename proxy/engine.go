@@ -29,6 +29,7 @@ type Config struct {
 	Version      string           // of this build
 	Log          *slog.Logger     // nil: slog.Default()
 	Portable     bool             // the forwarder for every system, also where there is a better one
+	Lookup       Lookup           // of servers' names; nil: this machine's resolver
 	Now          func() time.Time // for the times in records and facts; nil: time.Now
 }
 
@@ -46,6 +47,8 @@ type Local struct {
 	records      *flowlog.Log
 	repairs      *repairs
 	checkSlots   chan struct{}
+	lookup       Lookup
+	lookups      chan struct{} // one is taken for each lookup
 
 	life     context.Context // ends with Close
 	die      context.CancelFunc
@@ -72,6 +75,7 @@ type Local struct {
 	balancers    map[string]*balancer
 	serverGroups map[string]*serverGroup
 	draining     map[*server]*time.Timer // servers that were removed, until they are cut
+	names        map[string]*name        // of servers
 	endpoints    map[string]*endpoint
 	rules        map[string]*rules // by the list of security groups
 	doors        map[object]map[place]*door
@@ -80,6 +84,7 @@ type Local struct {
 	endpointsOf index[string, string] // by load balancer
 	balancersOf index[string, string] // by server group
 	rulesOf     index[string, string] // by security group
+	namedIn     index[string, string] // server groups by name
 	inNetwork   index[string, object] // by network: what may listen in it
 	closed      index[object, *door]  // by owner: doors that are closed and have flows that live on
 }
@@ -107,13 +112,14 @@ func New(cfg Config) (*Local, error) {
 	}
 	e := &Local{
 		driver: cfg.Driver, installation: cfg.Installation, version: cfg.Version, log: log, now: cfg.Now, started: time.Now(),
-		store: st, repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce),
+		store: st, repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce), lookups: make(chan struct{}, lookupsOnce),
 		snapshot:     kept.Snapshot,
 		networks:     map[string]*network{},
 		attachments:  map[string]*attachment{},
 		balancers:    map[string]*balancer{},
 		serverGroups: map[string]*serverGroup{},
 		draining:     map[*server]*time.Timer{},
+		names:        map[string]*name{},
 		endpoints:    map[string]*endpoint{},
 		rules:        map[string]*rules{},
 		doors:        map[object]map[place]*door{},
@@ -123,6 +129,10 @@ func New(cfg Config) (*Local, error) {
 		rulesOf:      index[string, string]{},
 		inNetwork:    index[string, object]{},
 		closed:       index[object, *door]{},
+		namedIn:      index[string, string]{},
+	}
+	if e.lookup = cfg.Lookup; e.lookup == nil {
+		e.lookup = systemLookup
 	}
 	if e.now == nil {
 		e.now = time.Now

@@ -162,6 +162,19 @@ func (d *fake) Dial(ctx context.Context, network string, local netip.Addr, to ne
 	return dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(there, to.Port()).String())
 }
 
+func (d *fake) DialUDP(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	from, err := d.outside(network, local)
+	if err != nil {
+		return nil, err
+	}
+	there, err := d.outside(network, to.Addr())
+	if err != nil {
+		return nil, err
+	}
+	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+	return dialer.DialContext(ctx, "udp4", netip.AddrPortFrom(there, to.Port()).String())
+}
+
 func (d *fake) DialFrom(ctx context.Context, network, attachment string, to netip.AddrPort) (net.Conn, error) {
 	d.mu.Lock()
 	a, ok := d.networks[network].Attachments[attachment]

@@ -25,6 +25,7 @@ type place struct {
 // snapshot puts another one in its place.
 type gate struct {
 	rules    *rules // nil: nobody is refused
+	quota    quota
 	balancer string
 	pool     *pool
 	idle     time.Duration
@@ -77,7 +78,7 @@ func (e *Local) wants(o object) (doors []want) {
 				for _, v := range e.lead(z.LoadBalancer, z.Zone, ep.Network, z.Address, ep.tallies[z.Zone], ep.rules) {
 					v.era = z.Era
 					if v.gate != nil {
-						v.gate.limits = ep.limits
+						v.gate.limits, v.gate.quota.endpoint = ep.limits, &ep.connections
 					}
 					doors = append(doors, v)
 				}
@@ -119,6 +120,7 @@ func (e *Local) lead(balancer, zone, network string, at netip.Addr, t *tally, r 
 			tally: t,
 			gate: &gate{
 				rules:    r,
+				quota:    quota{balancer: &b.cps, listener: b.quotas[quotaKey{zone, l.ID}]},
 				balancer: balancer,
 				pool:     b.pools[poolKey{zone, l.ServerGroup}],
 				idle:     cmp.Or(time.Duration(l.IdleTimeout)*time.Second, defaultIdle),

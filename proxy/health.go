@@ -3,12 +3,9 @@ package proxy
 import (
 	"cmp"
 	"context"
-	"errors"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -22,43 +19,36 @@ const (
 	checksOnce       = 1024
 )
 
-// Reasons of an unhealthy server, as the load balancer's API names them.
-const (
-	connectTimeout = "CONNECT_TIMEOUT"
-	connectFailed  = "CONNECT_FAILED"
-)
-
 // checkSpec is what a check does; another spec is another check.
 type checkSpec struct {
-	host              bool
-	from              origin
-	to                netip.AddrPort
+	question
 	interval, timeout time.Duration
 	rise, fall        int
 }
 
-// check watches one server at a fixed rate. Between two connects it is a timer
+// check watches one server at a fixed rate. Between two questions it is a timer
 // only, so thousands cost no goroutine; while one is under way the next waits for
 // it and then starts at once.
 type check struct {
 	checkSpec
-	connect func(context.Context, checkSpec) error
-	report  func(Health, string) // after a connect that changed the health; not after stop
-	slots   chan struct{}        // shared by all checks: one is taken for each connect
+	ask    func(context.Context, question) (reason string)
+	report func(Health, string) // after an answer that changed the health or its reason; not after stop
+	slots  chan struct{}        // shared by all checks: one is taken for each question
 
 	mu      sync.Mutex
 	timer   *time.Timer
 	due     time.Time // of the next
 	stopped bool
 	health  Health
-	streak  int // results in a row against health
+	reason  string // of Unhealthy
+	streak  int    // results in a row against health
 
 	life   context.Context
 	cancel context.CancelFunc
-	busy   *sync.WaitGroup // shared: counts connects
+	busy   *sync.WaitGroup // shared: counts questions
 }
 
-// start begins to check. The first connect comes within a tenth of the interval,
+// start begins to check. The first question comes within a tenth of the interval,
 // those after it at a random phase, so that servers that came together are not
 // checked together.
 func (c *check) start(ctx context.Context) {
@@ -69,7 +59,7 @@ func (c *check) start(ctx context.Context) {
 	c.timer = time.AfterFunc(soon+rand.N(soon+1), c.run)
 }
 
-// stop ends the check and returns what it knew. It does not wait for a connect
+// stop ends the check and returns what it knew. It does not wait for a question
 // that is under way; that is cancelled and reports nothing.
 func (c *check) stop() Health {
 	c.mu.Lock()
@@ -102,7 +92,7 @@ func (c *check) run() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(c.life, c.timeout)
-	err := c.connect(ctx, c.checkSpec)
+	reason := c.ask(ctx, c.question)
 	cancel()
 	<-c.slots
 
@@ -111,7 +101,7 @@ func (c *check) run() {
 	if c.stopped {
 		return
 	}
-	c.take(err)
+	c.take(reason)
 	now = time.Now()
 	if c.due.Before(now) {
 		c.due = now
@@ -120,21 +110,18 @@ func (c *check) run() {
 }
 
 // take counts a result. The first decides at once.
-func (c *check) take(err error) {
-	is, reason, threshold := Healthy, "", c.rise
-	if err != nil {
-		is, reason, threshold = Unhealthy, connectFailed, c.fall
-		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
-			reason = connectTimeout
-		}
+func (c *check) take(reason string) {
+	is, threshold := Healthy, c.rise
+	if reason != "" {
+		is, threshold = Unhealthy, c.fall
 	}
 	if is == c.health {
 		c.streak = 0
+	} else if c.streak++; c.health != Unknown && c.streak < threshold {
 		return
 	}
-	c.streak++
-	if c.health == Unknown || c.streak >= threshold {
-		c.health, c.streak = is, 0
+	if is != c.health || reason != c.reason {
+		c.health, c.reason, c.streak = is, reason, 0
 		c.report(is, reason)
 	}
 }
@@ -143,41 +130,47 @@ func (c *check) take(err error) {
 // it. Only groups behind a listener are checked, from the first load balancer that
 // has them. The caller holds mu.
 func (e *Local) adoptChecks(group string) {
-	if e.life.Err() != nil {
-		return
-	}
 	g := e.serverGroups[group]
-	if g == nil {
+	if g == nil || e.life.Err() != nil {
 		return
 	}
-	for _, r := range g.servers {
-		spec, ok := e.checkSpec(g, r)
-		if r.check != nil && ok && r.check.checkSpec == spec {
-			continue
-		}
-		health := e.stopCheck(r)
-		if !ok {
-			r.stand(Unknown)
-			e.observeServer(r, Unknown, "")
-			continue
-		}
-		if health == Unknown {
-			e.observeServer(r, Unknown, "")
-		}
-		c := &check{checkSpec: spec, health: health, slots: e.checkSlots, busy: &e.checking, connect: func(ctx context.Context, s checkSpec) error {
-			c, err := e.dial(ctx, s.host, s.from, s.to)
-			if err == nil {
-				_ = c.Close()
-			}
-			return err
-		}}
-		c.report = func(h Health, reason string) {
-			r.stand(h)
-			e.observeServer(r, h, reason)
-		}
-		r.check = c
-		c.start(e.life)
+	for _, s := range g.servers {
+		e.adoptCheck(g, s)
 	}
+	for _, s := range g.Servers {
+		if k := g.kin[s.ID]; len(k.members) > 0 {
+			e.judge(k)
+		} else {
+			h, reason := e.unnamed(s)
+			e.observeServer(k, h, reason)
+		}
+	}
+}
+
+func (e *Local) adoptCheck(g *serverGroup, s *server) {
+	spec, ok := e.checkSpec(g, s)
+	if s.check != nil && ok && s.check.checkSpec == spec {
+		return
+	}
+	knew := e.stopCheck(s)
+	if !ok {
+		s.stand(Unknown)
+		s.know(Unknown, "")
+		return
+	}
+	if !e.reaches(spec.from.network, s.target) {
+		s.know(Unhealthy, nameRefused)
+		return
+	}
+	if knew == Unknown {
+		s.know(Unknown, "")
+	}
+	s.check = &check{checkSpec: spec, health: knew, slots: e.checkSlots, busy: &e.checking, ask: e.ask, report: func(h Health, reason string) {
+		s.stand(h)
+		s.know(h, reason)
+		e.judge(s.kin)
+	}}
+	s.check.start(e.life)
 }
 
 // checkSpec says how to check s, and false if it is not to be checked.
@@ -194,10 +187,10 @@ func (e *Local) checkSpec(g *serverGroup, s *server) (checkSpec, bool) {
 	seconds := func(n int, otherwise time.Duration) time.Duration {
 		return cmp.Or(time.Duration(max(n, 0))*time.Second, otherwise)
 	}
+	q := newQuestion(health, netip.AddrPortFrom(s.address.Addr(), cmp.Or(health.Port, s.address.Port())))
+	q.host, q.from = s.host, origin{b.Network, zone.Address}
 	return checkSpec{
-		host:     s.host,
-		from:     origin{b.Network, zone.Address},
-		to:       netip.AddrPortFrom(s.address.Addr(), cmp.Or(health.Port, s.address.Port())),
+		question: q,
 		interval: seconds(health.Interval, defaultInterval),
 		timeout:  seconds(health.Timeout, defaultTimeout),
 		rise:     cmp.Or(health.HealthyThreshold, defaultThreshold),
@@ -214,9 +207,39 @@ func (e *Local) stopCheck(s *server) Health {
 	return s.check.stop()
 }
 
-func (e *Local) observeServer(s *server, h Health, reason string) {
-	o := within(aServer, s.group, s.id)
-	if was, ok := e.board.about(o).(ServerObserved); !ok || was.Health != h || was.Reason != reason {
-		e.board.post(o, ServerObserved{ServerGroup: s.group, ID: s.id, Health: h, Reason: reason, Since: e.now()})
+// know notes what is told of s.
+func (s *server) know(h Health, reason string) {
+	s.kin.mu.Lock()
+	defer s.kin.mu.Unlock()
+	s.health, s.reason = h, reason
+}
+
+// judge tells the health of a server of the snapshot. With several addresses that
+// is healthy if one of them is, since flows go there, and unhealthy if all are.
+func (e *Local) judge(k *kin) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.members) == 0 {
+		return
+	}
+	best := slices.MinFunc(k.members, func(a, b *server) int { return order(a.health) - order(b.health) })
+	e.observeServer(k, best.health, best.reason)
+}
+
+// order of a health, the better the smaller.
+func order(h Health) int {
+	return slices.Index([]Health{Healthy, Unknown, Unhealthy}, cmp.Or(h, Unknown))
+}
+
+func (e *Local) observeServer(k *kin, h Health, reason string) {
+	o := within(aServer, k.group, k.id)
+	h = cmp.Or(h, Unknown)
+	was, ok := e.board.about(o).(ServerObserved)
+	switch {
+	case !ok || was.Health != h:
+		e.board.post(o, ServerObserved{ServerGroup: k.group, ID: k.id, Health: h, Reason: reason, Since: e.now()})
+	case was.Reason != reason:
+		was.Reason = reason
+		e.board.post(o, was)
 	}
 }

@@ -22,6 +22,7 @@ type network struct {
 	making      sync.Mutex // one Ensure or Remove at a time
 	wanted      bool
 	attachments set[string]
+	reach       []netip.Prefix // that it knows a way to
 }
 
 // attachment is an attachment as it was adopted.

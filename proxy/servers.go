@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"maps"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -9,16 +11,27 @@ import (
 type serverGroup struct {
 	ServerGroup
 	servers []*server // in the snapshot's order
+	kin     map[string]*kin
+}
+
+// kin are the servers that stand for one server of the snapshot: itself, or each
+// address of its name.
+type kin struct {
+	group, id string
+
+	mu      sync.Mutex
+	members []*server
 }
 
 // adoptServerGroup follows a server group. A server that is gone, or has another
 // address, is drained; one that comes back in that time goes on with its flows.
-func (e *Local) adoptServerGroup(id string, want *ServerGroup, w *work) {
+// The load balancers that use the group go into refill. The caller holds mu.
+func (e *Local) adoptServerGroup(id string, want *ServerGroup, w *work, refill set[string]) {
 	was := e.serverGroups[id]
 	if was == nil {
 		was = new(serverGroup)
 	}
-	is := &serverGroup{}
+	is := &serverGroup{kin: map[string]*kin{}}
 	if want == nil {
 		delete(e.serverGroups, id)
 		is.Drain = was.Drain
@@ -26,43 +39,65 @@ func (e *Local) adoptServerGroup(id string, want *ServerGroup, w *work) {
 		e.serverGroups[id] = is
 		is.ServerGroup = *want
 	}
+	e.adoptNames(id, was.Servers, is.Servers)
 	have := map[target]*server{}
 	for _, s := range was.servers {
 		have[s.target] = s
 	}
-	ids, seen := set[string]{}, set[target]{}
 	for _, s := range is.Servers {
-		t := target{id: s.ID, address: s.Address, host: s.Host}
-		if _, twice := seen[t]; twice {
-			continue
+		if is.kin[s.ID] != nil {
+			continue // the same once more
 		}
-		seen.add(t)
-		r := have[t]
-		if delete(have, t); r == nil {
-			r = e.undrain(id, t)
+		k := was.kin[s.ID]
+		if k == nil {
+			k = &kin{group: id, id: s.ID}
 		}
-		if r == nil {
-			r = &server{group: id, target: t}
-			if is.Health.Enabled {
-				r.standing.Store(int32(untested))
+		is.kin[s.ID] = k
+		var members []*server
+		for _, t := range e.targets(s) {
+			r := have[t]
+			if delete(have, t); r == nil {
+				r = e.newServer(k, t, is.Health.Enabled)
 			}
+			r.zone, r.weight = s.Zone, s.Weight
+			r.resets.Store(is.ResetOnUnhealthy)
+			members = append(members, r)
 		}
-		r.zone, r.weight = s.Zone, s.Weight
-		r.resets.Store(is.ResetOnUnhealthy)
-		is.servers = append(is.servers, r)
-		ids.add(s.ID)
+		k.mu.Lock()
+		k.members = members
+		k.mu.Unlock()
+		is.servers = append(is.servers, members...)
 	}
 	for _, s := range was.servers {
-		if have[s.target] == nil {
-			continue
+		if have[s.target] != nil {
+			e.stopCheck(s)
+			e.drain(s, is.Drain, w)
 		}
-		e.stopCheck(s)
-		e.drain(s, is.Drain, w)
-		if _, stays := ids[s.id]; !stays {
-			e.board.drop(within(aServer, id, s.id))
+	}
+	for server := range was.kin {
+		if is.kin[server] == nil {
+			e.board.drop(within(aServer, id, server))
 		}
 	}
 	w.groups.add(id)
+	maps.Copy(refill, e.balancersOf[id])
+}
+
+// newServer makes a server, or takes back the one that is still drained.
+func (e *Local) newServer(k *kin, t target, checked bool) *server {
+	for s, end := range e.draining {
+		if s.group == k.group && s.target == t {
+			end.Stop()
+			delete(e.draining, s)
+			s.kin = k
+			return s
+		}
+	}
+	s := &server{group: k.group, target: t, kin: k}
+	if checked {
+		s.standing.Store(int32(untested))
+	}
+	return s
 }
 
 // drain lets the flows of a removed server live on for some seconds.
@@ -79,18 +114,6 @@ func (e *Local) drain(s *server, seconds int, w *work) {
 			s.flows.end(ReasonRemoved)
 		}
 	})
-}
-
-// undrain takes back a server that is still drained; nil if there is none.
-func (e *Local) undrain(group string, t target) *server {
-	for s, end := range e.draining {
-		if s.group == group && s.target == t {
-			end.Stop()
-			delete(e.draining, s)
-			return s
-		}
-	}
-	return nil
 }
 
 // refill brings the pools of a load balancer up to date. A pool stays the same one
@@ -121,7 +144,7 @@ func (e *Local) refill(id string) {
 			}
 			var slots []slot
 			for _, s := range g.servers {
-				if s.weight > 0 && (b.CrossZone || s.zone == "" || s.zone == z.Zone) {
+				if s.weight > 0 && (b.CrossZone || s.zone == "" || s.zone == z.Zone) && e.reaches(b.Network, s.target) {
 					slots = append(slots, slot{server: s, weight: s.weight})
 				}
 			}

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -113,5 +114,80 @@ func (w *world) health(id string, h proxy.Health, reason string) {
 			}
 		}
 		return false
+	})
+}
+
+func TestLimitsRefuse(t *testing.T) {
+	each(t, func(w *world) {
+		w.connected(proxytest.Echo)
+		kept := w.mustDial(epH)
+		w.echoes(kept, "before there were limits")
+
+		listener := func(change func(*proxy.Listener)) {
+			lb := w.shall.LoadBalancers[balancer]
+			lb.Listeners = slices.Clone(lb.Listeners)
+			change(&lb.Listeners[0])
+			w.shall.LoadBalancers[balancer] = lb
+			w.apply()
+		}
+		listener(func(l *proxy.Listener) { l.MaxConnections = 2 })
+		w.echoes(w.mustDial(epH), "the second")
+		w.resets(epH)
+		w.echoes(w.mustDial(epI), "in the other zone")
+		listener(func(l *proxy.Listener) { l.MaxConnections, l.CPS = 0, 1 })
+		w.echoes(w.mustDial(epH), "one a second")
+		w.resets(epH)
+		listener(func(l *proxy.Listener) { l.CPS = 0 })
+
+		ep := w.shall.Endpoints[endpoint]
+		ep.MaxConnections = 4 // over both zones: they are there already
+		w.shall.Endpoints[endpoint] = ep
+		w.apply()
+		w.resets(epH)
+		w.resets(epI)
+		w.echoes(kept, "no limit cuts what is there")
+		reasons := map[string]int{}
+		for _, r := range w.records(4) {
+			reasons[r.Reason]++
+		}
+		if reasons[proxy.ReasonMaxConnections] != 3 || reasons[proxy.ReasonCPS] != 1 {
+			w.Errorf("reasons %v", reasons)
+		}
+		_ = kept.Close()
+		w.records(5)
+		w.echoes(w.mustDial(epH), "one left, one may come")
+	})
+}
+
+// Flows come from every local address of the zone in turn, and one that has no free
+// port is passed over.
+func TestLocalAddresses(t *testing.T) {
+	each(t, func(w *world) {
+		local := []netip.Addr{netip.MustParseAddr("10.0.0.20"), netip.MustParseAddr("10.0.0.21")}
+		n := w.shall.Networks[provider]
+		n.Addresses = append(slices.Clone(n.Addresses), local...)
+		w.shall.Networks[provider] = n
+		lb := w.shall.LoadBalancers[balancer]
+		lb.Zones = []proxy.LBZone{{Zone: zoneH, Address: lbH, Local: local}, {Zone: zoneI, Address: lbI}}
+		w.shall.LoadBalancers[balancer] = lb
+		peers := make(chan netip.AddrPort, 100)
+		w.connected(func(c *net.TCPConn) {
+			peers <- w.driver.Translate(provider, c.RemoteAddr().(*net.TCPAddr).AddrPort())
+			proxytest.Echo(c)
+		})
+		from := func(at netip.Addr) netip.Addr {
+			w.echoes(w.mustDial(at), "hello")
+			return (<-peers).Addr()
+		}
+		count := map[netip.Addr]int{}
+		for range 10 {
+			count[from(epH)]++
+		}
+		if count[local[0]] != 5 || count[local[1]] != 5 {
+			w.Errorf("flows came from %v", count)
+		}
+		if got := from(epI); got != lbI {
+			w.Errorf("in a zone without local addresses they come from %v", got)
+		}
 	})
 }

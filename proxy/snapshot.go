@@ -277,12 +277,13 @@ const (
 	Unhealthy Health = "unhealthy"
 )
 
-// ServerObserved is the health of one server of a group.
+// ServerObserved is the health of one server of a group. A server by name is healthy
+// if one of its addresses is, since flows go there.
 type ServerObserved struct {
 	ServerGroup string    `json:"serverGroup"`
 	ID          string    `json:"id"`
 	Health      Health    `json:"health"`
-	Reason      string    `json:"reason,omitempty"` // CONNECT_TIMEOUT, CONNECT_FAILED, as the NLB's API names them
+	Reason      string    `json:"reason,omitempty"` // CONNECT_TIMEOUT and the like, as the NLB's API names them; NAME_UNRESOLVED, NAME_REFUSED
 	Since       time.Time `json:"since"`
 }
 
@@ -356,17 +357,20 @@ const (
 
 // Reasons of a Record: why the flow ended, or why it was refused.
 const (
-	ReasonClosed    = forward.Closed      // both sides ended their half
-	ReasonReset     = forward.Reset       // one side reset, or vanished
-	ReasonIdle      = forward.Idle        // no byte for the listener's idle time-out
-	ReasonRevoked   = "revoked"           // its endpoint, zone or listener no longer carries
-	ReasonReplaced  = "replaced"          // its load balancer was replaced, and nothing of the old is to live on
-	ReasonRemoved   = "removed"           // its server was removed from the group
-	ReasonUnhealthy = "unhealthy"         // its server went down, and the group resets then
-	ReasonShutdown  = "shutdown"          // the engine ended
-	ReasonFull      = forward.Descriptors // refused: the engine has no descriptor to spare
-	ReasonGroup     = "sg"                // refused by the security groups
-	ReasonGate      = "gate"              // refused: the gate closed while it arrived
-	ReasonNoServer  = "no_server"         // refused: no server may take it
-	ReasonConnect   = "connect"           // refused: no server could be reached
+	ReasonClosed         = forward.Closed      // both sides ended their half
+	ReasonReset          = forward.Reset       // one side reset, or vanished
+	ReasonIdle           = forward.Idle        // no byte for the listener's idle time-out
+	ReasonRevoked        = "revoked"           // its endpoint, zone or listener no longer carries
+	ReasonReplaced       = "replaced"          // its load balancer was replaced, and nothing of the old is to live on
+	ReasonRemoved        = "removed"           // its server was removed from the group
+	ReasonUnhealthy      = "unhealthy"         // its server went down, and the group resets then
+	ReasonShutdown       = "shutdown"          // the engine ended
+	ReasonFull           = forward.Descriptors // refused: the engine has no descriptor to spare
+	ReasonGroup          = "sg"                // refused by the security groups
+	ReasonGate           = "gate"              // refused: the gate closed while it arrived
+	ReasonNoServer       = "no_server"         // refused: no server may take it
+	ReasonConnect        = "connect"           // refused: no server could be reached
+	ReasonCPS            = "cps"               // refused: too many new flows a second
+	ReasonMaxConnections = "max_connections"   // refused: too many live flows
+	ReasonPorts          = "out_of_ports"      // refused: no local port is free towards the server
 )

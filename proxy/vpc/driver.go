@@ -92,6 +92,10 @@ type Driver interface {
 	Listen(ctx context.Context, network string, at netip.AddrPort) (net.Listener, error)
 	// Dial opens TCP inside the network from local, an address of Network.Addresses.
 	Dial(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error)
+	// DialUDP makes a UDP socket inside the network that speaks with to alone, from
+	// local, an address of Network.Addresses. What a peer's machine says of a closed
+	// port is an error of the next Read or Write.
+	DialUDP(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error)
 	// DialFrom opens TCP from inside an attachment: what a workload there would see.
 	// A published port dials from its address; an interface and a host service have
 	// no inside, which is ErrNoInside.

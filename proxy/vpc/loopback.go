@@ -265,6 +265,20 @@ func (d *loopback) Dial(ctx context.Context, network string, local netip.Addr, t
 	return c, d.hint(err, from.Addr())
 }
 
+func (d *loopback) DialUDP(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	n, err := d.network(network)
+	if err != nil {
+		return nil, err
+	}
+	from, ok := d.outside(n, netip.AddrPortFrom(local, 0))
+	there, ok2 := d.outside(n, to)
+	if !ok || !ok2 {
+		return nil, fmt.Errorf("dial: %v or %v is no address of network %s", local, to, network)
+	}
+	c, err := (&net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(from)}).DialContext(ctx, "udp4", there.String())
+	return c, d.hint(err, from.Addr())
+}
+
 // hint adds what to do where 127/8 is not all this machine's from the start.
 func (d *loopback) hint(err error, a netip.Addr) error {
 	if runtime.GOOS != "linux" && errors.Is(err, syscall.EADDRNOTAVAIL) {

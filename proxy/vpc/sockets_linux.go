@@ -30,7 +30,7 @@ func (d *namespaces) Listen(ctx context.Context, network string, at netip.AddrPo
 }
 
 func (d *namespaces) listen(ctx context.Context, ns *namespace, at netip.AddrPort) (net.Listener, error) {
-	s, err := d.socket(ctx, ns)
+	s, err := d.socket(ctx, ns, unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +71,36 @@ func (d *namespaces) Dial(ctx context.Context, network string, local netip.Addr,
 	return d.dial(ctx, ns, local, to)
 }
 
+func (d *namespaces) DialUDP(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	ns, err := d.routerOf(network)
+	if err != nil {
+		return nil, err
+	}
+	c, err := d.connectUDP(ctx, ns, local, to)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "udp", Addr: net.UDPAddrFromAddrPort(to), Err: err}
+	}
+	return c, nil
+}
+
+func (d *namespaces) connectUDP(ctx context.Context, ns *namespace, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	s, err := d.socket(ctx, ns, unix.SOCK_DGRAM)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	err = control(s, func(fd int) error {
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
+			return os.NewSyscallError("bind", err)
+		}
+		return os.NewSyscallError("connect", unix.Connect(fd, sockaddr(to)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return net.FileConn(s)
+}
+
 func (d *namespaces) DialFrom(ctx context.Context, network, attachment string, to netip.AddrPort) (net.Conn, error) {
 	if a := d.attachment(network, attachment); a.Kind == PublishedPort {
 		return d.Dial(ctx, network, a.Address, to)
@@ -96,7 +126,7 @@ func (d *namespaces) connect(ctx context.Context, ns *namespace, local netip.Add
 	if !to.Addr().Is4() {
 		return nil, os.NewSyscallError("connect", unix.EAFNOSUPPORT)
 	}
-	s, err := d.socket(ctx, ns)
+	s, err := d.socket(ctx, ns, unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
@@ -163,19 +193,21 @@ func connected(s *os.File) error {
 	return errors.Join(err, result)
 }
 
-// socket makes a TCP socket in ns.
-func (d *namespaces) socket(ctx context.Context, ns *namespace) (s *os.File, err error) {
+// socket makes a socket in ns, of the kind for TCP or UDP.
+func (d *namespaces) socket(ctx context.Context, ns *namespace, kind int) (s *os.File, err error) {
 	err = d.thread.in(ctx, ns, func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return os.NewSyscallError("socket", err)
 		}
-		// On dialled sockets too: else their ports would be barred to listeners.
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-			unix.Close(fd)
-			return os.NewSyscallError("setsockopt", err)
+		// On dialled TCP sockets too: else their ports would be barred to listeners.
+		if kind == unix.SOCK_STREAM {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+				unix.Close(fd)
+				return os.NewSyscallError("setsockopt", err)
+			}
 		}
-		s = os.NewFile(uintptr(fd), "tcp")
+		s = os.NewFile(uintptr(fd), "socket")
 		return nil
 	})
 	if errors.Is(err, os.ErrClosed) { // the network went away meanwhile
