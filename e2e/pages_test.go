@@ -61,7 +61,7 @@ func (p *person) crawl() []string {
 	p.t.Helper()
 	var pages []string
 	queue, seen := []string{"/a/1000000000000001", "/a/1000000000000042", "/admin/accounts"}, map[string]bool{}
-	for len(queue) > 0 && len(pages) < 150 {
+	for len(queue) > 0 && len(pages) < 250 {
 		path := queue[0]
 		queue = queue[1:]
 		kind := numbers.ReplaceAllString(anID.ReplaceAllString(path, ""), "/n")
@@ -78,7 +78,7 @@ func (p *person) crawl() []string {
 		p.must(err, "read links of "+path)
 		for _, h := range hrefs.([]any) {
 			href, _, _ := strings.Cut(h.(string), "#")
-			if strings.Contains(href, "?after=") || strings.Contains(href, ".csv") || strings.Contains(href, "flash=") || strings.Contains(href, "/undo") {
+			if strings.Contains(href, "?after=") || strings.Contains(href, ".csv") || strings.Contains(href, ".jsonl") || strings.Contains(href, "flash=") || strings.Contains(href, "/undo") {
 				continue
 			}
 			if strings.HasPrefix(href, "/a/1000000000000077") {
