@@ -68,14 +68,14 @@ func TestGoals(t *testing.T) {
 		t.Fatal(err)
 	}
 	figures := map[string]bool{
-		"idle.memory": true, "idle.fds": true, "idle.slab": true, countersName: true, "rules60": true, "rules1000": true,
+		"idle.memory": true, "idle.fds": true, "idle.slab": true, countersName: true, userName: true, "rules60": true, "rules1000": true,
 	}
 	for _, w := range workloads {
 		for _, part := range []string{"", ".cpu", ".all", ".p50", ".p99", ".p999", ".lost", "." + callsName} {
 			figures[w.name+part] = true
 		}
 	}
-	peers := map[string]bool{report.Direct: true}
+	peers := map[string]bool{report.Direct: true, userAlone: true, userCrowd: true}
 	for _, s := range selves {
 		peers[s.name] = true
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -16,16 +17,17 @@ import (
 // cell is a thread inside a network namespace. Processes that it starts are born
 // there, and are told to end with it.
 type cell struct {
-	name string // as ip-netns(8) knows it
+	name string // as ip-netns(8) knows it, if it does
 	jobs chan func()
 }
 
-func enter(name string) (*cell, error) {
-	c := &cell{name: name, jobs: make(chan func())}
+// enter enters the namespace that path leads to.
+func enter(path string) (*cell, error) {
+	c := &cell{name: filepath.Base(path), jobs: make(chan func())}
 	entered := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		ns, err := netns.GetFromName(name)
+		ns, err := netns.GetFromPath(path)
 		if err == nil {
 			err = netns.Set(ns)
 			ns.Close()
@@ -39,7 +41,7 @@ func enter(name string) (*cell, error) {
 		}
 	}()
 	if err := <-entered; err != nil {
-		return nil, fmt.Errorf("enter the namespace %s: %w", name, err)
+		return nil, fmt.Errorf("enter the namespace %s: %w", path, err)
 	}
 	return c, nil
 }

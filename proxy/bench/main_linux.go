@@ -23,6 +23,7 @@ const help = `usage: bench run [flags]                      measure, print and w
        bench report [flags]                   print and write that of an earlier run again
        bench load bulk|crr|rr|idle|udp [flags] what a client does
        bench backend -at ADDRESS              what is behind every forwarder
+       bench user [flags]                     one stream through an engine of this user's own
        bench copy -at ADDRESS -to ADDRESS     a forwarder of two goroutines and io.Copy
 "-h" after a command lists its flags.`
 
@@ -43,6 +44,10 @@ func command(args []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop() // the others have nothing to take away and just end
 			return run(ctx, rest)
+		case userName:
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return measureUser(ctx, rest)
 		case "report":
 			return rewrite(rest)
 		case "load":

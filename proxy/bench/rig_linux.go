@@ -126,7 +126,7 @@ func assemble(ctx context.Context, set, program, version string, want func(name 
 	if err := r.engine.Apply(ctx, proxy.Change{Generation: 1, Set: proxy.Snapshot{Networks: networks}}); err != nil {
 		return nil, fmt.Errorf("make the networks: %w", err)
 	}
-	if err := r.enterAll("op-" + installation + "-"); err != nil {
+	if err := r.enterAll("/run/netns/op-" + installation + "-"); err != nil {
 		return nil, err
 	}
 	shall := r.scene()

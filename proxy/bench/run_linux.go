@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string) error {
 		})
 	}
 	list(&o.sets, "set", "sets: plain, vpc")
-	list(&o.only, "only", "loads: idle, crr, rr64, rr1k, ping, bulk1, bulk8, udp1x64 and so on, counters, calls, rules")
+	list(&o.only, "only", "loads: idle, crr, rr64, rr1k, ping, bulk1, bulk8, udp1x64 and so on, counters, calls, rules, user")
 	list(&o.peers, "peers", "peers, like direct, self, haproxy, nginx")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds over all peers")
 	flags.DurationVar(&o.each, "for", 1500*time.Millisecond, "length of a load")

@@ -30,7 +30,7 @@ func (o *options) measureSet(ctx context.Context, set, version string) (_ report
 	s := session{o, r, report.Set{
 		Name: set, Rounds: o.rounds, Left: r.left, Figures: map[string]report.Samples{}, Foreign: map[string]float64{},
 	}}
-	for _, step := range []func(context.Context) error{s.idle, s.loads, s.calls, s.counters, s.rules, s.alive} {
+	for _, step := range []func(context.Context) error{s.idle, s.loads, s.calls, s.counters, s.rules, s.asUser, s.alive} {
 		if err := step(ctx); err != nil {
 			return report.Set{}, nil, err
 		}
