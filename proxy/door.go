@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy/forward"
+	"github.com/openprivatelink/openprivatelink/proxy/pp2"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
@@ -144,10 +145,30 @@ func (s *session) Next(f *forward.Flow) (forward.Target, bool) {
 }
 
 func (s *session) target() forward.Target {
-	if s.server.host {
-		return forward.Target{To: s.server.address}
+	t := forward.Target{To: s.server.address, Preface: s.preface()}
+	if !s.server.host {
+		t.Network, t.From = s.from.network, s.from.local
 	}
-	return forward.Target{Network: s.from.network, From: s.from.local, To: s.server.address}
+	return t
+}
+
+// preface is the header that the listener wants in front of a flow, if any.
+func (s *session) preface() []byte {
+	p, d := s.gate.proxy, s.door
+	if !p.Enabled {
+		return nil
+	}
+	h := pp2.Header{Source: s.source, To: d.at, Dialect: pp2.Dialect(p.Dialect)}
+	if p.VPC {
+		h.VPC = d.network
+	}
+	if p.Endpoint {
+		h.Endpoint = d.tally.endpoint
+	}
+	if p.Service {
+		h.Service = d.tally.service
+	}
+	return pp2.Append(nil, h)
 }
 
 // Failed implements [forward.Session].

@@ -30,6 +30,7 @@ type gate struct {
 	pool     *pool
 	idle     time.Duration
 	limits   *forward.Limits // nil: none
+	proxy    ProxyProtocol
 }
 
 // tally counts an endpoint's zone for as long as the engine knows it, over every
@@ -124,6 +125,7 @@ func (e *Local) lead(balancer, zone, network string, at netip.Addr, t *tally, r 
 				balancer: balancer,
 				pool:     b.pools[poolKey{zone, l.ServerGroup}],
 				idle:     cmp.Or(time.Duration(l.IdleTimeout)*time.Second, defaultIdle),
+				proxy:    l.Proxy,
 			},
 		})
 	}
