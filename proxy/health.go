@@ -148,18 +148,20 @@ func (e *Local) adoptChecks(group string) {
 }
 
 func (e *Local) adoptCheck(g *serverGroup, s *server) {
-	spec, ok := e.checkSpec(g, s)
-	if s.check != nil && ok && s.check.checkSpec == spec {
+	b := e.checker(s.group)
+	spec, ok := checkSpecOf(g.Health, b, s)
+	reached := b == nil || e.reaches(b.Network, s.target)
+	if s.check != nil && ok && reached && s.check.checkSpec == spec {
 		return
 	}
 	knew := e.stopCheck(s)
-	if !ok {
+	switch {
+	case !reached:
+		s.know(Unhealthy, nameRefused)
+		return
+	case !ok:
 		s.stand(Unknown)
 		s.know(Unknown, "")
-		return
-	}
-	if !e.reaches(spec.from.network, s.target) {
-		s.know(Unhealthy, nameRefused)
 		return
 	}
 	if knew == Unknown {
@@ -173,14 +175,18 @@ func (e *Local) adoptCheck(g *serverGroup, s *server) {
 	s.check.start(e.life)
 }
 
-// checkSpec says how to check s, and false if it is not to be checked.
-func (e *Local) checkSpec(g *serverGroup, s *server) (checkSpec, bool) {
-	health, users := g.Health, e.balancersOf[s.group]
-	if !health.Enabled || len(users) == 0 {
-		return checkSpec{}, false
+// checker returns the load balancer that checks the servers of a group, nil if none
+// has it behind a listener.
+func (e *Local) checker(group string) *balancer {
+	if users := e.balancersOf[group]; len(users) > 0 {
+		return e.balancers[slices.Min(slices.Collect(maps.Keys(users)))]
 	}
-	b := e.balancers[slices.Min(slices.Collect(maps.Keys(users)))]
-	if len(b.Zones) == 0 {
+	return nil
+}
+
+// checkSpecOf says how b checks s, and false if it does not.
+func checkSpecOf(health HealthCheck, b *balancer, s *server) (checkSpec, bool) {
+	if !health.Enabled || b == nil || len(b.Zones) == 0 {
 		return checkSpec{}, false
 	}
 	zone := b.Zones[max(0, slices.IndexFunc(b.Zones, func(z LBZone) bool { return z.Zone == s.zone }))]

@@ -12,7 +12,7 @@ import (
 
 const (
 	nameInterval  = 10 * time.Second // between two lookups: the system's resolver tells no TTL
-	nameRetry     = time.Second      // until there is a first answer
+	nameRetry     = time.Second      // after the first, and then twice as long each time, until there is an answer
 	nameTimeout   = 5 * time.Second
 	nameAddresses = 32 // of one name; further ones are left out
 	lookupsOnce   = 16
@@ -72,7 +72,7 @@ func (e *Local) adoptNames(group string, was, is []Server) {
 
 // resolve looks a name up until ctx ends.
 func (e *Local) resolve(ctx context.Context, id string, n *name) {
-	failing := false
+	failing, pause := false, nameRetry
 	for {
 		select {
 		case e.lookups <- struct{}{}:
@@ -90,11 +90,11 @@ func (e *Local) resolve(ctx context.Context, id string, n *name) {
 			e.log.Warn("resolve", "name", id, "err", err)
 		}
 		failing = err != nil
-		pause := nameInterval
-		if !e.answered(id, n, found, err) { //nolint:contextcheck // as for any change
-			pause = nameRetry
+		if e.answered(id, n, found, err) { //nolint:contextcheck // as for any change
+			pause = nameInterval
 		}
 		timer := time.NewTimer(pause)
+		pause = min(2*pause, nameInterval)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

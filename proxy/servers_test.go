@@ -1,8 +1,11 @@
 package proxy_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -190,4 +193,66 @@ func TestLocalAddresses(t *testing.T) {
 			w.Errorf("in a zone without local addresses they come from %v", got)
 		}
 	})
+}
+
+// With four ports in the provider's VPC four flows fit towards a server, and four
+// more with a second local address. The next is refused, and says why; nothing else
+// suffers, and it passes as soon as a port is free again.
+func TestOutOfPortsInNamespaces(t *testing.T) {
+	t.Parallel()
+	d := namespaces(t)
+	w := newWorld(t, d, start(t, d, ""))
+	local := netip.MustParseAddr("10.0.0.20")
+	n := w.shall.Networks[provider]
+	n.Addresses = append(slices.Clone(n.Addresses), local)
+	w.shall.Networks[provider] = n
+	w.connected(proxytest.Echo)
+	w.inside(provider, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40003"), 0)
+	})
+	var held []*net.TCPConn
+	hold := func(count int) {
+		w.Helper()
+		for range count {
+			c := w.mustDial(epH)
+			w.echoes(c, "hello")
+			held = append(held, c)
+		}
+	}
+	hold(4)
+	w.resets(epH)
+	if r := w.records(1)[0]; r.Reason != proxy.ReasonPorts || r.Action != proxy.ActionReject || r.Server != "srv-1" {
+		t.Errorf("record %+v", r)
+	}
+	lb := w.shall.LoadBalancers[balancer]
+	lb.Zones = []proxy.LBZone{{Zone: zoneH, Address: lbH, Local: []netip.Addr{lbH, local}}, lb.Zones[1]}
+	w.shall.LoadBalancers[balancer] = lb
+	w.apply()
+	hold(4)
+	w.resets(epH)
+	for _, c := range held {
+		w.echoes(c, "nothing else suffers")
+	}
+	_ = held[0].SetLinger(0)
+	_ = held[0].Close()
+	w.records(3)
+	hold(1)
+}
+
+// inside runs do on a thread in a network.
+func (w *world) inside(network string, do func() error) {
+	w.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		t, err := w.driver.Thread()
+		if err == nil {
+			defer t.Close()
+			err = errors.Join(t.Enter(network), do(), t.Leave())
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		w.Fatal(err)
+	}
 }
