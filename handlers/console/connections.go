@@ -253,7 +253,7 @@ func decisionView(s *domain.Scope, d *domain.ConnectionDetail, f *form) provide.
 	if d.UndoUntil != nil {
 		v.Undo = undoPost(s, d.Connection)
 	}
-	if d.Decision == domain.Accepted {
+	if d.Decision == domain.Accepted || d.DrainUntil != nil {
 		v.Traffic = trafficOf(d.Counters)
 	}
 	for _, z := range d.ZoneStates {
@@ -394,10 +394,11 @@ func (k *Console) connectionTraffic(c echo.Context, s *domain.Scope) error {
 	if err != nil {
 		return err
 	}
-	if !wantsPart(c) {
-		return redirect(c, in(s, connectionPath, "/", d.EndpointID))
+	v := decisionView(s, d, newForm())
+	if !wantsPart(c) || v.Traffic == nil {
+		return redirect(c, v.URL)
 	}
-	return render(c, http.StatusOK, provide.TrafficCard(decisionView(s, d, newForm())))
+	return render(c, http.StatusOK, provide.TrafficCard(v))
 }
 
 // ---- decide

@@ -305,7 +305,7 @@ func endpointView(s *domain.Scope, d *domain.EndpointDetail) consume.Endpoint {
 	v.Expires, v.Drains = moment(d.Connection.ExpiresAt), moment(d.Connection.DrainUntil)
 	v.CanCut = d.Connection.DrainUntil != nil && s.Can(domain.WriteConsume)
 	v.Hidden = hidden(s, d.Version)
-	if d.Connection.Decision == domain.Accepted {
+	if d.Connection.Decision == domain.Accepted || d.Connection.DrainUntil != nil {
 		v.Traffic = &consume.Traffic{Active: d.Counters.Active, Flows: d.Counters.Flows, Refused: d.Counters.Refused, In: d.Counters.In, Out: d.Counters.Out}
 	}
 	for _, z := range d.Zones {

@@ -269,9 +269,9 @@ func resourceViews(s *domain.Scope, svc *domain.ServiceDetail) []provide.Resourc
 			at := in(s, servicePath, "/", svc.ID)
 			out[i].Remove = at + "/remove-resource?" + q.Encode()
 			if len(otherBalancers(svc, r.ZoneID, r.LoadBalancerID)) > 0 {
-				give := ui.Btn{Label: "Stop giving", Of: r.LoadBalancerName + " to new endpoints in " + r.ZoneID, Small: true, Name: "give", Value: "off"}
+				give := ui.Btn{Label: "Not for new", Of: "endpoints in " + r.ZoneID + ": " + r.LoadBalancerName, Small: true, Name: "give", Value: "off"}
 				if !r.AutoAllocate {
-					give.Label, give.Value = "Give", "on"
+					give.Label, give.Value = "Use for new", "on"
 				}
 				out[i].Replace, out[i].Give = at+"/replace-resource?"+q.Encode(), ui.Post{Action: at + "/give-resource?" + q.Encode(), Hidden: hidden(s, 0), Button: give}
 			}

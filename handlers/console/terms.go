@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/a-h/templ"
 	"github.com/labstack/echo/v4"
@@ -48,7 +47,7 @@ func readDrain(f *form) int {
 }
 
 func drainWords(seconds int) string {
-	return "Open flows may go on for " + duration(time.Duration(seconds)*time.Second) + "."
+	return "Open flows may go on for " + ui.Number(seconds) + " s."
 }
 
 // cutOf is who loses what if a connection is rejected.

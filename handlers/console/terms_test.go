@@ -37,11 +37,14 @@ func TestRejectWithTime(t *testing.T) {
 		}
 	}
 	d := w.moved(t, w.provider, w.press(t, w.provider, page+"/reject", "#reject", url.Values{"cut": {"drain"}, "drain": {"90"}}))
-	if got := words(d.Find("[data-testid=flash]")); !strings.Contains(got, "Open flows may go on for 1m30s.") || !strings.Contains(got, "Undo") {
+	if got := words(d.Find("[data-testid=flash]")); !strings.Contains(got, "Open flows may go on for 90 s.") || !strings.Contains(got, "Undo") {
 		t.Errorf("the page says %q", got)
 	}
 	if got := words(d.Find(".head [data-testid=status]")); got != "Draining" || w.status(t) != "Disconnecting" {
 		t.Errorf("the page reads %q, the connection is %s", got, w.status(t))
+	}
+	if d.Find("#connection-"+w.endpoint.ID+"-traffic").Length() != 1 {
+		t.Error("what still passes is not shown")
 	}
 	inbox := account(w.Provider) + "/connections"
 	row := w.page(t, w.provider, inbox).Find("#connection-" + w.endpoint.ID)
@@ -59,6 +62,9 @@ func TestRejectWithTime(t *testing.T) {
 	}
 	if n := w.page(t, w.consumer, consumers).Find("[data-testid=draining]").Length(); n != 0 {
 		t.Error("the consumer still reads that it drains")
+	}
+	if res := w.get(t, w.provider, page+"/traffic", partial...); res.StatusCode != http.StatusOK || res.Header.Get("HX-Location") != page {
+		t.Errorf("the traffic of what is cut: %d %q", res.StatusCode, res.body)
 	}
 	// A form of before cuts nothing else.
 	if res := w.post(t, w.provider, page+"/cut", url.Values{"account": {w.Provider.Account().ID}}); res.StatusCode != http.StatusConflict {
@@ -209,7 +215,7 @@ func TestReplaceForAll(t *testing.T) {
 	}
 	w.moved(t, w.provider, w.press(t, w.provider, services+"/add-resource", "#add-resource", url.Values{"resource": {second.ID + " " + domaintest.ZoneH}, "manual": {"on"}}))
 	row := w.page(t, w.provider, services+"?tab=resources").Find("[data-testid=resource]:contains(nlb-two)")
-	if got := words(row); !strings.Contains(got, "not given to new endpoints") || !strings.Contains(got, "Give nlb-two to new endpoints") {
+	if got := words(row); !strings.Contains(got, "not given to new endpoints") || !strings.Contains(got, "Use for new endpoints in "+domaintest.ZoneH+": nlb-two") {
 		t.Errorf("the new one says %q", got)
 	}
 	q := services + "/replace-resource?" + url.Values{"load_balancer": {w.balancer.ID}, "zone": {domaintest.ZoneH}}.Encode()

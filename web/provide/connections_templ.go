@@ -1359,8 +1359,11 @@ func zoneActions(z ConnectionZone) templ.Component {
 }
 
 func pathTitle(v Decision) string {
-	if v.State.Kind == ui.OK {
+	switch v.State.Kind {
+	case ui.OK:
 		return "What is connected"
+	case ui.Leaving:
+		return "What was connected"
 	}
 	return "What will be connected"
 }
@@ -2104,7 +2107,7 @@ func cutAccount(v Cut) templ.Component {
 		var templ_7745c5c3_Var67 string
 		templ_7745c5c3_Var67, templ_7745c5c3_Err = templ.JoinStringErrs(v.Consumer)
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/provide/connections.templ`, Line: 607, Col: 13}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/provide/connections.templ`, Line: 610, Col: 13}
 		}
 		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var67))
 		if templ_7745c5c3_Err != nil {
@@ -2117,7 +2120,7 @@ func cutAccount(v Cut) templ.Component {
 		var templ_7745c5c3_Var68 string
 		templ_7745c5c3_Var68, templ_7745c5c3_Err = templ.JoinStringErrs(v.ConsumerID)
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/provide/connections.templ`, Line: 608, Col: 40}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/provide/connections.templ`, Line: 611, Col: 40}
 		}
 		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var68))
 		if templ_7745c5c3_Err != nil {
@@ -2159,7 +2162,7 @@ func cutFlows(t Traffic) templ.Component {
 		var templ_7745c5c3_Var70 string
 		templ_7745c5c3_Var70, templ_7745c5c3_Err = templ.JoinStringErrs(ui.Plural(int(t.Active), "open flow", ""))
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/provide/connections.templ`, Line: 612, Col: 71}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/provide/connections.templ`, Line: 615, Col: 71}
 		}
 		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var70))
 		if templ_7745c5c3_Err != nil {
