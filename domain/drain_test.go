@@ -1,10 +1,13 @@
 package domain_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/domain/domaintest"
@@ -205,17 +208,29 @@ func TestDrains(t *testing.T) {
 	}
 }
 
-// TestDrainIsKept opens the store again while a revocation drains.
+// TestDrainIsKept opens the store again while a revocation drains, and restores it
+// from a backup.
 func TestDrainIsKept(t *testing.T) {
 	m := newMarket(t)
 	ep := m.ask(t, "to-orders", m.sh).ID
-	check(t, accept(t, m, ep))
+	must(m.Provider.AcceptConnection(t.Context(), ep, domain.AcceptInput{Bandwidth: 200, MaxConnections: 9}))(t)
+	second := m.second(t, true)
+	m.handOver(t, second)
+	m.Follow()
+	must(m.Provider.ReplaceResource(t.Context(), ep, domaintest.ZoneH, domain.ReplaceInput{LoadBalancerID: second}))(t)
 	m.Follow()
 	check(t, rejectIn(300)(t, m, ep))
 	m.Clock.Step(100 * time.Second)
 	again := must(domaintest.Open(t, m.Config).System().EngineEndpoints(t.Context(), []string{ep}))(t)[0]
 	if got, want := again.DrainUntil().Sub(m.Clock.Now()), 200*time.Second; got != want || !again.Zones[0].DrainUntil.Equal(again.DrainUntil()) {
 		t.Errorf("after opening it again live flows may go on for %s, %v; want %s", got, again.Zones[0].DrainUntil, want)
+	}
+	var backup bytes.Buffer
+	check(t, m.Store.Backup(t.Context(), &backup))
+	restored := domaintest.Open(t, domaintest.Config(t, m.Clock))
+	must(restored.Restore(t.Context(), bytes.NewReader(backup.Bytes()), int64(backup.Len())))(t)
+	if diff := cmp.Diff(again, must(restored.System().EngineEndpoints(t.Context(), []string{ep}))(t)[0]); diff != "" || again.Bandwidth != 200 || again.MaxConnections != 9 || again.Zones[0].ReplacedID != m.balancer.ID {
+		t.Errorf("the engine shall hold %+v; from a backup:\n%s", again, diff)
 	}
 	for _, seen := range []*time.Time{must(m.Provider.Connection(t.Context(), ep))(t).DrainUntil, must(m.Consumer.Endpoint(t.Context(), ep))(t).Connection.DrainUntil} {
 		if seen == nil || !seen.Equal(again.DrainUntil()) {

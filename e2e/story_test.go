@@ -168,6 +168,79 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
+// TestDrain revokes and lets the live transfer go on, through a crash of the control
+// plane, until it is cut after all.
+func TestDrain(t *testing.T) {
+	b := publishBookings(t)
+	p := b.p
+	b.accept()
+	ended := b.hold()
+	p.open(contoso + "/connections/" + b.endpoint + "/reject")
+	p.must(p.page.GetByLabel("Let them drain").Check(), "choose to drain")
+	p.fill("For at most", "600")
+	p.press("Reject")
+	p.sees("Open flows may go on for 600 s")
+	eventually(t, func() error {
+		if out, err := b.run1("shop-client", os.Args[0], "peer-dial", b.address); err == nil {
+			return fmt.Errorf("a new flow got %q", out)
+		}
+		return nil
+	})
+	running(t, ended)
+	b.kill()
+	b.run()
+	p.open(contoso + "/connections/" + b.endpoint)
+	p.sees("Draining")
+	running(t, ended)
+	p.press("Cut now")
+	begun := time.Now()
+	select {
+	case <-ended:
+		t.Logf("ended %v after the cut was pressed", time.Since(begun).Round(time.Millisecond))
+	case <-time.After(patience):
+		t.Fatal("the transfer outlived the cut")
+	}
+	p.sees("Rejected")
+}
+
+// TestBandwidth limits a connection whose transfer goes on, and lifts the limit.
+func TestBandwidth(t *testing.T) {
+	b := publishBookings(t)
+	p := b.p
+	b.accept()
+	ended := b.hold()
+	const size = 16 << 20 // 1.3 s at 100 Mbit/s, if nothing else were under way
+	load := func() time.Duration {
+		t.Helper()
+		begun := time.Now()
+		out, err := b.run1("shop-client", os.Args[0], "peer-get", b.address, fmt.Sprint(size))
+		if want := fmt.Sprintf("%d bytes, equal true\n", size); out != want || err != nil {
+			t.Fatalf("got %q, %v; want %q", out, err, want)
+		}
+		return time.Since(begun)
+	}
+	p.open(contoso + "/connections/" + b.endpoint + "/terms")
+	p.must(p.page.GetByLabel("Limited").Check(), "choose a limit")
+	p.fill("Bandwidth limit", "100")
+	p.press("Save")
+	p.sees("100 Mbit/s each way")
+	p.at("status", "Connected")
+	limited := load()
+	if limited < time.Second {
+		t.Errorf("%d bytes took %v at 100 Mbit/s", size, limited)
+	}
+	running(t, ended)
+	p.open(contoso + "/connections/" + b.endpoint + "/terms")
+	p.must(p.page.GetByLabel("No limit").Check(), "choose no limit")
+	p.press("Save")
+	p.sees("The terms of northwind-shop are changed")
+	p.at("status", "Connected")
+	if free := load(); free > limited/2 {
+		t.Errorf("%d bytes took %v without a limit, %v with one", size, free, limited)
+	}
+	running(t, ended)
+}
+
 // TestUndo takes an acceptance back: what was opened meanwhile is reset.
 func TestUndo(t *testing.T) {
 	b := publishBookings(t)

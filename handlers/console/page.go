@@ -131,12 +131,20 @@ func showStatus(c echo.Context, code int, page, part templ.Component) error {
 
 // changed ends a write that leaves the reader where they are: htmx gets the
 // changed parts, each a [ui.Patch] or the like, with the note as a toast; a
-// browser gets the page at to, with the note on it.
+// browser gets the page at to, with the note on it, and so does htmx on the page of
+// a question, where nothing is to be patched.
 func (k *Console) changed(c echo.Context, s *domain.Scope, to string, n ui.Note, parts ...templ.Component) error {
-	if wantsPart(c) {
+	if wantsPart(c) && !onOwnPage(c) {
 		return render(c, http.StatusOK, templ.Join(append(parts, ui.CloseDialog(), ui.AddToast(n))...))
 	}
 	return k.seeOther(c, s, to, n)
+}
+
+// onOwnPage reports whether the form that htmx sent stands on a page of its own: a
+// question has the same address as its answer.
+func onOwnPage(c echo.Context) bool {
+	u, err := url.Parse(c.Request().Header.Get("HX-Current-URL"))
+	return err == nil && u.Path == c.Request().URL.Path
 }
 
 // seeOther ends a write that leads to another page of the account: to is its
