@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -18,6 +19,7 @@ import (
 // config is what the operator says at the command line or in the environment.
 type config struct {
 	listen       string // address of the console
+	metrics      string // address of the figures for Prometheus; "" is none
 	data         string // folder of everything that is kept
 	database     string // path of a SQLite file or a PostgreSQL DSN; "" is data/openprivatelink.db
 	network      string // auto, netns, userns, loopback
@@ -26,6 +28,7 @@ type config struct {
 	publicURL    string
 	trustedProxy []string
 	logLevel     string
+	flowWindow   time.Duration // a flow that goes on gets a record for each
 }
 
 // dataFlag adds the one flag that every command has.
@@ -40,11 +43,13 @@ func databaseFlag(f *pflag.FlagSet, c *config) {
 
 func serveFlags(f *pflag.FlagSet, c *config) {
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address of the console")
+	f.StringVar(&c.metrics, "metrics-listen", "", "address that answers GET /metrics for Prometheus; it tells of every account, so no tenant may reach it (default: none)")
 	f.StringVar(&c.network, "network", "auto", "how VPCs are made: netns (root), userns (ordinary user), loopback (no isolation), or auto: the first that works")
 	f.BoolVar(&c.demo, "demo", false, "fill an empty store with two accounts, two VPCs with the same addresses, and a service that waits for approval")
 	f.BoolVar(&c.strictRanges, "strict-ranges", true, "limit the bandwidth of connections only by what the API documents for each kind of load balancer, not from 1 Mbit/s on")
 	f.StringVar(&c.publicURL, "public-url", "", "address that browsers use, if it is another than --listen, e.g. https://links.example.com")
 	f.StringSliceVar(&c.trustedProxy, "trusted-proxy", nil, "address or CIDR of a reverse proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; may be repeated")
+	f.DurationVar(&c.flowWindow, "flow-window", 10*time.Minute, "how often a flow that goes on is recorded: 1m, 5m or 10m; holds from the engine's next start")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 }
 
@@ -71,6 +76,11 @@ func (c *config) complete() error {
 	}
 	if err := os.MkdirAll(c.data, 0o700); err != nil {
 		return fmt.Errorf("--data: %w", err)
+	}
+	switch c.flowWindow {
+	case 0, time.Minute, 5 * time.Minute, 10 * time.Minute: // 0: a command without the flag
+	default:
+		return fmt.Errorf("--flow-window: %v is none of 1m, 5m, 10m", c.flowWindow)
 	}
 	if c.database == "" {
 		c.database = filepath.Join(c.data, "openprivatelink.db")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -90,6 +91,13 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 	}
 	defer ln.Close()
 	c.listen = ln.Addr().String()
+	var metrics net.Listener
+	if c.metrics != "" {
+		if metrics, err = net.Listen("tcp", c.metrics); err != nil { //nolint:noctx // it ends with the server
+			return fmt.Errorf("--metrics-listen: %w", err)
+		}
+		defer metrics.Close()
+	}
 	public, err := c.public()
 	if err != nil {
 		return err
@@ -110,7 +118,7 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 		return err
 	}
 	engine, err := proxy.Start(ctx, proxy.StartConfig{
-		Dir: c.engineDir(), Mode: mode, Reason: reason, Installation: installation, Version: version, Log: log,
+		Dir: c.engineDir(), Mode: mode, Reason: reason, Installation: installation, Version: version, Window: c.flowWindow, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("start the engine: %w", err)
@@ -153,6 +161,9 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 	group.Go(func() error { return console.Run(gctx) })
 	group.Go(func() error { return serveControl(gctx, control, a, func() { end(errStop) }, log) })
 	group.Go(func() error { return keepHouse(gctx, store.System(), log) })
+	if metrics != nil {
+		group.Go(func() error { return serveMetrics(gctx, metrics, registry) })
+	}
 	group.Go(func() error {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -192,6 +203,18 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 		}
 	}
 	return err
+}
+
+// serveMetrics answers Prometheus until ctx ends.
+func serveMetrics(ctx context.Context, ln net.Listener, registry *prometheus.Registry) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout}
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // Why a server ends: for good, together with its engine, because a command or a

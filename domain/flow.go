@@ -94,13 +94,18 @@ var FlowReasons = []struct{ Reason, Words string }{
 	{"reset", "one side reset it"},
 	{"idle", "nothing was sent for too long"},
 	{"revoked", "the connection was revoked"},
+	{"replaced", "its load balancer was replaced"},
 	{"removed", "its target was removed"},
 	{"unhealthy", "its target went down"},
 	{"shutdown", "the engine ended"},
+	{"descriptors", "the engine may open no more sockets"},
 	{FlowDenied, "the endpoint's security groups refused it"},
 	{"gate", "the connection was revoked while it arrived"},
 	{"no_server", "the load balancer has no target that may take it"},
 	{"connect", "no target of the load balancer could be reached"},
+	{"cps", "too many new flows a second"},
+	{"max_connections", "too many flows at the same time"},
+	{"out_of_ports", "no port was free towards the target"},
 	{FlowOther, "the consumer's side ended it"},
 }
 
@@ -124,8 +129,8 @@ func consumerHalf(r FlowRecord) (Flow, bool) {
 // What of a flow is the provider's matter, too: refusals of its side, and the ends
 // that it may know of.
 var (
-	providerRefusals = []string{"no_server", "connect"}
-	providerEnds     = []string{"open", "closed", "reset", "idle", "revoked", "removed", "unhealthy", "shutdown"}
+	providerRefusals = []string{"no_server", "connect", "cps", "max_connections", "out_of_ports"}
+	providerEnds     = []string{"open", "closed", "reset", "idle", "revoked", "replaced", "removed", "unhealthy", "shutdown"}
 )
 
 // providerHalf is what the service's account may know. A flow that the consumer's

@@ -13,7 +13,6 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/handlers/console"
@@ -25,8 +24,8 @@ import (
 // required.
 type Config struct {
 	Store   *domain.Store
-	Metrics *prometheus.Registry
-	API     http.Handler // at / for what is not a page: POST, or GET with an Action; nil: none
+	Metrics prometheus.Registerer // of what the server counts
+	API     http.Handler          // at / for what is not a page: POST, or GET with an Action; nil: none
 
 	SessionKeys    func() ([]byte, error) // signs the cookies: 32 bytes or more
 	PublicURL      *url.URL               // how browsers reach the console; nil: as they say
@@ -82,7 +81,6 @@ func New(c Config) (*Server, error) {
 	)
 	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
 	e.GET("/readyz", s.ready)
-	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{})))
 	e.GET(static.Prefix+"*", echo.WrapHandler(http.HandlerFunc(static.Serve)))
 	s.console.Register(e)
 	if c.API != nil {
@@ -93,7 +91,7 @@ func New(c Config) (*Server, error) {
 }
 
 // Public are the routes that need no session. The API, at /, has signatures.
-var Public = append([]string{"GET /healthz", "GET /readyz", "GET /metrics", "GET " + static.Prefix + "*", "POST /"}, console.Public...)
+var Public = append([]string{"GET /healthz", "GET /readyz", "GET " + static.Prefix + "*", "POST /"}, console.Public...)
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }

@@ -17,6 +17,7 @@ import (
 	"github.com/PuerkitoBio/goquery"
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/domain/domaintest"
@@ -29,16 +30,17 @@ type app struct {
 	*domaintest.World
 	handler *echo.Echo
 	log     *bytes.Buffer
+	metrics *prometheus.Registry
 }
 
 func start(t *testing.T, change ...func(*handlers.Config)) *app {
 	t.Helper()
-	a := &app{World: domaintest.New(t), log: &bytes.Buffer{}}
+	a := &app{World: domaintest.New(t), log: &bytes.Buffer{}, metrics: prometheus.NewRegistry()}
 	log := slog.New(slog.NewTextHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	conf := handlers.Config{
 		Store:       a.Store,
 		SessionKeys: func() ([]byte, error) { return bytes.Repeat([]byte("k"), 32), nil },
-		Metrics:     prometheus.NewRegistry(),
+		Metrics:     a.metrics,
 		Log:         log,
 	}
 	for _, c := range change {
@@ -132,7 +134,7 @@ func TestSecurityHeadersAreOnEveryAnswer(t *testing.T) {
 	a := start(t)
 	b := a.browser(t)
 	static := page(t, a.do(t, b, "GET", "/sign-in", nil)).Find("link[rel=stylesheet]").AttrOr("href", "")
-	for _, path := range []string{"/", "/sign-in", "/nowhere", "/healthz", "/readyz", "/metrics", static, "/static/wrong.js", "/a/1/services", "/events"} {
+	for _, path := range []string{"/", "/sign-in", "/nowhere", "/healthz", "/readyz", static, "/static/wrong.js", "/a/1/services", "/events"} {
 		res := a.do(t, b, "GET", path, nil)
 		csp := res.Header.Get("Content-Security-Policy")
 		if !strings.Contains(csp, "script-src 'self'") || strings.Contains(csp, "unsafe") {
@@ -288,8 +290,13 @@ func TestHealth(t *testing.T) {
 	if res := a.do(t, b, "GET", "/healthz", nil); res.StatusCode != http.StatusOK {
 		t.Errorf("/healthz without a store: got %d, want 200", res.StatusCode)
 	}
-	if res := a.do(t, b, "GET", "/metrics", nil); !strings.Contains(res.body, `openprivatelink_http_request_seconds_count{code="200",method="GET",route="/healthz"} 2`) {
-		t.Errorf("/metrics does not count requests by route:\n%s", res.body)
+	if res := a.do(t, b, "GET", "/metrics", nil); res.StatusCode != http.StatusNotFound {
+		t.Errorf("/metrics where tenants are: got %d", res.StatusCode)
+	}
+	out := httptest.NewRecorder()
+	promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}).ServeHTTP(out, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if !strings.Contains(out.Body.String(), `openprivatelink_http_request_seconds_count{code="200",method="GET",route="/healthz"} 2`) {
+		t.Errorf("requests are not counted by route:\n%s", out.Body)
 	}
 }
 

@@ -60,7 +60,9 @@ func (e *Local) accept(c Change) (*work, error) {
 	}
 	d.Base = generation
 	e.generation.Store(c.Generation)
-	err = e.store.append(d, e.copySnapshot)
+	if err = e.store.append(d, e.copySnapshot); err != nil {
+		e.unkept.Add(1)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.adopt(d), err

@@ -34,6 +34,7 @@ type request struct {
 	Observe *uint64       `json:"observe,omitempty"`
 	Probe   *ProbeRequest `json:"probe,omitempty"`
 	Records *RecordQuery  `json:"records,omitempty"`
+	Vitals  *struct{}     `json:"vitals,omitempty"`
 	Exec    *ExecRequest  `json:"exec,omitempty"`
 	Stop    *struct{}     `json:"stop,omitempty"`
 }
@@ -45,6 +46,7 @@ type response struct {
 	Observations *Observations `json:"observations,omitempty"`
 	Probe        *ProbeResult  `json:"probe,omitempty"`
 	Records      *Records      `json:"records,omitempty"`
+	Vitals       *Vitals       `json:"vitals,omitempty"`
 }
 
 // ExecRequest asks for a command inside an attachment.
@@ -251,6 +253,9 @@ func (s *control) answer(ctx context.Context, q request) (a response, err error)
 	case q.Records != nil:
 		a.Records = new(Records)
 		*a.Records, err = s.engine.Records(ctx, *q.Records)
+	case q.Vitals != nil:
+		a.Vitals = new(Vitals)
+		*a.Vitals, err = s.engine.Vitals(ctx)
 	case q.Stop != nil:
 		err = s.engine.Clear(ctx)
 	default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -74,10 +75,13 @@ type session struct {
 	server  *server // that has it, or was tried last
 	tried   [dialAttempts]*server
 	tries   int
-	from    origin // that it was tried from
-	short   int    // origins without a free port towards server
-	inside  bool   // counted as the server's
-	stands  bool
+	from    origin      // that it was tried from
+	short   int         // origins without a free port towards server
+	inside  bool        // counted as the server's
+	stands  atomic.Bool // server and from stay from then on
+
+	mu  sync.Mutex
+	row row
 }
 
 // Admit implements [forward.Door].
@@ -185,7 +189,7 @@ func (s *session) Failed(_ *forward.Flow, err error) {
 
 // Stands implements [forward.Session].
 func (s *session) Stands(*forward.Flow) {
-	s.stands = true
+	s.stands.Store(true)
 	s.door.tally.flows.Add(1)
 	s.door.engine.active.Add(1)
 }
@@ -193,7 +197,7 @@ func (s *session) Stands(*forward.Flow) {
 // Ended implements [forward.Session].
 func (s *session) Ended(f *forward.Flow) {
 	d := s.door
-	if s.stands {
+	if s.stands.Load() {
 		d.engine.active.Add(-1)
 	}
 	d.tally.active.Add(-1)
@@ -204,27 +208,4 @@ func (s *session) Ended(f *forward.Flow) {
 	s.gate.quota.leave()
 	d.flows.remove(s)
 	d.engine.flows.Done()
-}
-
-// note counts a flow that never had two sides as refused, and records the end of
-// an endpoint's flow.
-func (d *door) note(f *forward.Flow, s *session) {
-	action := ActionAccept
-	if !s.stands {
-		action = ActionReject
-		d.tally.refused.Add(1)
-	}
-	if d.tally.endpoint == "" {
-		return
-	}
-	server := ""
-	if s.server != nil {
-		server = s.server.id
-	}
-	end := d.engine.now()
-	d.engine.records.Add(&Record{
-		Protocol: verdict.TCP, Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: s.source, Address: d.at, Server: server,
-		Start: end.Add(-time.Since(f.Start)), End: end,
-		In: f.Moved[forward.In].Load(), Out: f.Moved[forward.Out].Load(), Action: action, Reason: f.Reason(), Verdict: s.verdict,
-	})
 }

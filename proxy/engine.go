@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type Config struct {
 	Log          *slog.Logger     // nil: slog.Default()
 	Portable     bool             // the forwarder for every system, also where there is a better one
 	Lookup       Lookup           // of servers' names; nil: this machine's resolver
+	Window       time.Duration    // that a flow which goes on gets a record for; 0 means 10 minutes
 	Now          func() time.Time // for the times in records and facts; nil: time.Now
 }
 
@@ -45,6 +47,7 @@ type Local struct {
 	forwarder    forward.Forwarder
 	board        *board
 	records      *flowlog.Log
+	ends         reasonCounts
 	repairs      *repairs
 	checkSlots   chan struct{}
 	lookup       Lookup
@@ -59,6 +62,7 @@ type Local struct {
 
 	generation atomic.Uint64
 	listeners  atomic.Int64
+	unkept     atomic.Int64 // changes that could not be kept on disk
 	active     atomic.Int64 // flows with two sides
 	counting   sync.Mutex
 	counted    time.Time // when counters were last posted
@@ -112,7 +116,7 @@ func New(cfg Config) (*Local, error) {
 	}
 	e := &Local{
 		driver: cfg.Driver, installation: cfg.Installation, version: cfg.Version, log: log, now: cfg.Now, started: time.Now(),
-		store: st, repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce), lookups: make(chan struct{}, lookupsOnce),
+		store: st, ends: newReasonCounts(), repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce), lookups: make(chan struct{}, lookupsOnce),
 		snapshot:     kept.Snapshot,
 		networks:     map[string]*network{},
 		attachments:  map[string]*attachment{},
@@ -144,11 +148,13 @@ func New(cfg Config) (*Local, error) {
 		e.forwarder = forward.NewGoroutines(cfg.Driver, log)
 	} else if e.forwarder, err = forward.New(cfg.Driver, loops(), log); err != nil {
 		st.close()
+		_ = records.Close()
 		return nil, err
 	}
 
 	e.applying.Lock() // changes wait until leftovers are swept
 	e.work.Go(func() { e.rebuild(damaged) })
+	e.work.Go(func() { e.recordWindows(cmp.Or(cfg.Window, defaultWindow)) })
 	return e, nil
 }
 

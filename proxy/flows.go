@@ -1,6 +1,10 @@
 package proxy
 
-import "sync"
+import (
+	"maps"
+	"slices"
+	"sync"
+)
 
 // flowSet holds the live flows of a door or a server until it is shut.
 type flowSet struct {
@@ -30,6 +34,13 @@ func (s *flowSet) remove(f *session) {
 	if s.empty != nil && len(s.flows) == 0 {
 		close(s.empty)
 	}
+}
+
+// list returns the flows inside.
+func (s *flowSet) list() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.flows))
 }
 
 // cut ends the flows inside that which names; others may come.

@@ -38,6 +38,7 @@ type gate struct {
 type tally struct {
 	endpoint, zone, service string
 	active, flows, refused  atomic.Int64
+	denied                  atomic.Int64 // refused by the security groups
 	bytes                   forward.Bytes
 	posted                  Counter // guarded by the engine
 }
@@ -50,7 +51,7 @@ func newTally(endpoint, zone, service string) *tally {
 
 func (t *tally) counter() Counter {
 	return Counter{
-		Endpoint: t.endpoint, Zone: t.zone,
+		Endpoint: t.endpoint, Zone: t.zone, Service: t.service,
 		Active: t.active.Load(), Flows: t.flows.Load(), Refused: t.refused.Load(),
 		In: t.bytes[forward.In].Load(), Out: t.bytes[forward.Out].Load(),
 	}

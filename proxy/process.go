@@ -42,13 +42,14 @@ const (
 
 // StartConfig says how the engine of an installation runs.
 type StartConfig struct {
-	Dir          string       // of its state, socket, lock and log; made with mode 0700
-	Mode         string       // netns, userns or loopback
-	Reason       string       // why it is not a stronger mode
-	Installation string       // id in every name on the host
-	Version      string       // of this build
-	Log          *slog.Logger // nil: slog.Default()
-	Program      string       // that is run as "PROGRAM engine …"; empty: this one
+	Dir          string        // of its state, socket, lock and log; made with mode 0700
+	Mode         string        // netns, userns or loopback
+	Reason       string        // why it is not a stronger mode
+	Installation string        // id in every name on the host
+	Version      string        // of this build
+	Log          *slog.Logger  // nil: slog.Default()
+	Window       time.Duration // that flows which go on get a record for; 0 means 10 minutes
+	Program      string        // that is run as "PROGRAM engine …"; empty: this one
 }
 
 // Process is the engine of an installation, watched: when it dies it is started
@@ -226,7 +227,8 @@ func (p *Process) spawn(lock *os.File) (<-chan error, error) {
 		}
 	}
 	cmd := exec.Command(program, "engine", //nolint:noctx // it outlives this process
-		"-dir", p.cfg.Dir, "-mode", p.cfg.Mode, "-reason", p.cfg.Reason, "-installation", p.cfg.Installation, "-lock", "3")
+		"-dir", p.cfg.Dir, "-mode", p.cfg.Mode, "-reason", p.cfg.Reason, "-installation", p.cfg.Installation,
+		"-window", p.cfg.Window.String(), "-lock", "3")
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log // a file: a pipe would kill it after us
 	cmd.ExtraFiles = []*os.File{lock}
@@ -272,6 +274,7 @@ func EngineMain(args []string, version string) int {
 	flags.StringVar(&cfg.Mode, "mode", "", "netns, userns or loopback")
 	flags.StringVar(&cfg.Reason, "reason", "", "why it is not a stronger mode")
 	flags.StringVar(&cfg.Installation, "installation", "", "id of the installation")
+	flags.DurationVar(&cfg.Window, "window", 0, "that flows which go on get a record for")
 	inherited := flags.Int("lock", -1, "descriptor of the lock, if it is held already")
 	if err := flags.Parse(args); err != nil || cfg.Dir == "" {
 		return 2
@@ -309,7 +312,7 @@ func runEngine(ctx context.Context, cfg StartConfig) error {
 	}
 	cfg.Log.Info("engine starts", "pid", os.Getpid(), "version", cfg.Version, "mode", driver.Capabilities().Mode)
 	err = Serve(ctx, Config{
-		Driver: driver, Dir: cfg.Dir, Installation: cfg.Installation, Version: cfg.Version, Log: cfg.Log,
+		Driver: driver, Dir: cfg.Dir, Installation: cfg.Installation, Version: cfg.Version, Window: cfg.Window, Log: cfg.Log,
 	}, Socket(cfg.Dir))
 	cfg.Log.Info("engine ends", "pid", os.Getpid())
 	return errors.Join(err, driver.Close())

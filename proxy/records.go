@@ -2,12 +2,22 @@ package proxy
 
 import (
 	"context"
+	"net/netip"
 	"path/filepath"
+	"sync/atomic"
+	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy/flowlog"
+	"github.com/openprivatelink/openprivatelink/proxy/forward"
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 )
 
-const flowsDir = "flows" // below the engine's directory
+const (
+	flowsDir      = "flows" // below the engine's directory
+	defaultWindow = 10 * time.Minute
+	rowsOnce      = 1000                  // of windows; then the log gets time to write them
+	rowsPause     = 20 * time.Millisecond // that much
+)
 
 func openRecords(cfg Config) (*flowlog.Log, error) {
 	dir := cfg.Dir
@@ -20,4 +30,145 @@ func openRecords(cfg Config) (*flowlog.Log, error) {
 // Records implements [Engine].
 func (e *Local) Records(ctx context.Context, q RecordQuery) (Records, error) {
 	return e.records.Read(ctx, q)
+}
+
+// row is what the records of a flow say so far. The first record of a flow holds all
+// of it, unless it lived for longer than a window.
+type row struct {
+	first uint64 // record of the flow; 0: none yet
+	since time.Time
+	moved [2]int64
+	final bool // the flow has ended
+}
+
+// note counts a flow that has ended or was refused, and records it.
+func (d *door) note(f *forward.Flow, s *session) {
+	reason := f.Reason()
+	d.engine.ends.count(reason)
+	if !s.stands.Load() {
+		d.tally.refused.Add(1)
+		if reason == ReasonGroup {
+			d.tally.denied.Add(1)
+		}
+	}
+	s.record(reason)
+}
+
+// record writes what moved since the flow's last record. A reason other than
+// [ReasonOpen] says that it was the last one.
+func (s *session) record(reason string) {
+	d := s.door
+	if d.tally.endpoint == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.row.final {
+		return
+	}
+	end := d.engine.now()
+	r := Record{
+		Flow: s.row.first, Window: reason == ReasonOpen, Protocol: verdict.TCP,
+		Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: s.source, Address: d.at,
+		Start: s.row.since, End: end, Action: ActionReject, Reason: reason, Verdict: s.verdict,
+	}
+	if r.Start.IsZero() {
+		r.Start = end.Add(-time.Since(s.flow.Start))
+	}
+	if s.verdict.Accept {
+		r.LoadBalancer = s.gate.balancer
+	}
+	if s.server != nil {
+		r.Server, r.Target = s.server.id, s.server.address
+		if !s.server.host {
+			r.Local = netip.AddrPortFrom(s.from.local, 0)
+		}
+	}
+	if s.stands.Load() {
+		r.Action = ActionAccept
+	}
+	now := [2]int64{s.flow.Moved[forward.In].Load(), s.flow.Moved[forward.Out].Load()}
+	r.In, r.Out = now[forward.In]-s.row.moved[forward.In], now[forward.Out]-s.row.moved[forward.Out]
+	seq := d.engine.records.Add(&r)
+	s.row.final = !r.Window
+	if seq == 0 {
+		return // dropped; the next one covers it
+	}
+	s.row.since, s.row.moved = end, now
+	if s.row.first == 0 {
+		s.row.first = seq
+	}
+}
+
+// recordWindows gives every flow that goes on a record each window, until the engine
+// ends.
+func (e *Local) recordWindows(window time.Duration) {
+	for pause(e.life, window) == nil {
+		e.recordOpen()
+	}
+}
+
+// recordOpen gives every flow that goes on a record.
+func (e *Local) recordOpen() {
+	e.mu.Lock()
+	doors := make([]*door, 0, len(e.places))
+	for _, d := range e.places {
+		doors = append(doors, d)
+	}
+	for _, parting := range e.closed {
+		for d := range parting {
+			doors = append(doors, d)
+		}
+	}
+	e.mu.Unlock()
+	rows := 0
+	for _, d := range doors {
+		for _, s := range d.flows.list() {
+			if !s.stands.Load() {
+				continue
+			}
+			s.record(ReasonOpen)
+			if rows++; rows%rowsOnce == 0 && pause(e.life, rowsPause) != nil {
+				return
+			}
+		}
+	}
+}
+
+// reasons that flows end for or are refused by.
+var reasons = []string{
+	ReasonClosed, ReasonReset, ReasonIdle, ReasonRevoked, ReasonReplaced, ReasonRemoved, ReasonUnhealthy, ReasonShutdown,
+	ReasonFull, ReasonGroup, ReasonGate, ReasonNoServer, ReasonConnect, ReasonCPS, ReasonMaxConnections, ReasonPorts, reasonOther,
+}
+
+const reasonOther = "other"
+
+// reasonCounts counts flows by the reason of their end. It never grows.
+type reasonCounts map[string]*atomic.Int64
+
+func newReasonCounts() reasonCounts {
+	c := reasonCounts{}
+	for _, r := range reasons {
+		c[r] = new(atomic.Int64)
+	}
+	return c
+}
+
+func (c reasonCounts) count(reason string) {
+	n := c[reason]
+	if n == nil {
+		n = c[reasonOther]
+	}
+	n.Add(1)
+}
+
+// read returns the counts that are not 0.
+func (c reasonCounts) read() map[string]int64 {
+	out := map[string]int64{}
+	for r, n := range c {
+		if v := n.Load(); v > 0 {
+			out[r] = v
+		}
+	}
+	return out
 }

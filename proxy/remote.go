@@ -77,6 +77,12 @@ func (r *Remote) Records(ctx context.Context, q RecordQuery) (Records, error) {
 	return value(a.Records), err
 }
 
+// Vitals implements [Engine].
+func (r *Remote) Vitals(ctx context.Context) (Vitals, error) {
+	a, err := r.call(ctx, request{Vitals: new(struct{})})
+	return value(a.Vitals), err
+}
+
 // Stop asks the engine to take away every network, forget its state and end.
 func (r *Remote) Stop(ctx context.Context) error {
 	_, err := r.call(ctx, request{Stop: new(struct{})})

@@ -37,6 +37,8 @@ type Engine interface {
 	Probe(ctx context.Context, r ProbeRequest) (ProbeResult, error)
 	// Records returns a page of the flow records that are kept.
 	Records(ctx context.Context, q RecordQuery) (Records, error)
+	// Vitals says how the engine itself does.
+	Vitals(ctx context.Context) (Vitals, error)
 }
 
 // Errors that an Engine answers with, also across its socket.
@@ -305,6 +307,7 @@ type NetworkObserved struct {
 type Counter struct {
 	Endpoint string `json:"endpoint"`
 	Zone     string `json:"zone"`
+	Service  string `json:"service"`
 	Active   int64  `json:"active"` // live flows
 	Flows    int64  `json:"flows"`  // accepted so far
 	Refused  int64  `json:"refused"`
@@ -357,6 +360,7 @@ const (
 
 // Reasons of a Record: why the flow ended, or why it was refused.
 const (
+	ReasonOpen           = "open"              // it goes on: the row is a window of it
 	ReasonClosed         = forward.Closed      // both sides ended their half
 	ReasonReset          = forward.Reset       // one side reset, or vanished
 	ReasonIdle           = forward.Idle        // no byte for the listener's idle time-out

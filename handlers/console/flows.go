@@ -96,8 +96,11 @@ func (k *Console) flowList(l listing, got domain.Page[domain.Flow], v observe.Fl
 
 func flowRow(f domain.Flow) observe.Flow {
 	text := func(a netip.AddrPort) string {
-		if !a.IsValid() {
+		switch {
+		case !a.IsValid():
 			return "–"
+		case a.Port() == 0: // that is not known
+			return a.Addr().String()
 		}
 		return a.String()
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"net/netip"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/proxy"
 )
@@ -66,55 +64,4 @@ func (l *Loop) Status(ctx context.Context) (domain.EngineStatus, error) {
 		return domain.EngineStatus{}, err
 	}
 	return domain.EngineStatus{Version: s.Version, Mode: s.Mode, Reason: s.Reason, PID: s.PID, Flows: s.Flows, Started: s.Started}, nil
-}
-
-// Figures that /metrics shows. They are sums over the installation: what belongs to
-// one account is shown to that account alone.
-var (
-	engineUp   = prometheus.NewDesc("privatelink_engine_up", "1 if the engine answered the last question.", nil, nil)
-	passes     = prometheus.NewDesc("privatelink_reconcile_passes_total", "Passes of the reconciler.", nil, nil)
-	failures   = prometheus.NewDesc("privatelink_reconcile_failures_total", "Passes that failed and were tried again.", nil, nil)
-	resyncs    = prometheus.NewDesc("privatelink_reconcile_resyncs_total", "Times everything was sent to the engine.", nil, nil)
-	generation = prometheus.NewDesc("privatelink_snapshot_generation", "Generation of the snapshot the engine has.", nil, nil)
-	active     = prometheus.NewDesc("privatelink_flows_active", "Live flows through endpoints.", nil, nil)
-	flows      = prometheus.NewDesc("privatelink_flows_total", "Flows accepted since the engine started.", nil, nil)
-	refused    = prometheus.NewDesc("privatelink_flows_refused_total", "Flows refused since the engine started.", nil, nil)
-	carried    = prometheus.NewDesc("privatelink_bytes_total", "Bytes carried since the engine started; in is from consumer to service.", []string{"direction"}, nil)
-)
-
-// Describe implements [prometheus.Collector].
-func (l *Loop) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(l, ch) }
-
-// Collect implements [prometheus.Collector].
-func (l *Loop) Collect(ch chan<- prometheus.Metric) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var sum proxy.Counter
-	for _, zones := range l.counters {
-		for _, c := range zones {
-			sum.Active += c.Active
-			sum.Flows += c.Flows
-			sum.Refused += c.Refused
-			sum.In += c.In
-			sum.Out += c.Out
-		}
-	}
-	up := 0.0
-	if l.totals.engineUp {
-		up = 1
-	}
-	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
-	count := func(d *prometheus.Desc, v int64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
-	gauge(engineUp, up)
-	gauge(generation, float64(l.totals.generation))
-	gauge(active, float64(sum.Active))
-	count(passes, l.totals.passes)
-	count(failures, l.totals.failures)
-	count(resyncs, l.totals.resyncs)
-	count(flows, sum.Flows)
-	count(refused, sum.Refused)
-	count(carried, sum.In, "in")
-	count(carried, sum.Out, "out")
 }
