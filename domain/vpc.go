@@ -56,7 +56,8 @@ type VPCDetail struct {
 	Attachments   int
 	Endpoints     int
 	LoadBalancers int
-	Groups        int
+	ServerGroups  int
+	Groups        int      // security groups
 	Overlaps      []string // as in VPCSummary
 }
 
@@ -257,8 +258,9 @@ func (s *Scope) VPC(ctx context.Context, id string) (*VPCDetail, error) {
 		(SELECT COUNT(*) FROM attachments WHERE vpc_id = @vpc),
 		(SELECT COUNT(*) FROM endpoints WHERE vpc_id = @vpc),
 		(SELECT COUNT(*) FROM load_balancers WHERE vpc_id = @vpc),
+		(SELECT COUNT(*) FROM server_groups WHERE vpc_id = @vpc),
 		(SELECT COUNT(*) FROM security_groups WHERE vpc_id = @vpc)`, map[string]any{"vpc": id}).
-		Row().Scan(&d.RouteTableID, &d.Routes, &d.Attachments, &d.Endpoints, &d.LoadBalancers, &d.Groups)
+		Row().Scan(&d.RouteTableID, &d.Routes, &d.Attachments, &d.Endpoints, &d.LoadBalancers, &d.ServerGroups, &d.Groups)
 	if err != nil {
 		return nil, fmt.Errorf("count what is in the VPC: %w", err)
 	}

@@ -74,6 +74,10 @@ func TestServerGroupPages(t *testing.T) {
 		t.Errorf("the question names %q", got)
 	}
 
+	if got := words(w.page(t, w.provider, base+"/vpcs/"+w.provide.vpc.ID+"/delete").Find("main")); !strings.Contains(got, "2 server groups") {
+		t.Errorf("the question about the VPC says %q", got)
+	}
+
 	// Editing shows what is, and an old form is refused.
 	action, values := filled(t, w.page(t, w.provider, page+"/edit"), "#edit-server-group")
 	if values.Get("drain") != "30" || values.Get("health.interval") != "5" || values.Get("health.codes") != "http_2xx" {

@@ -482,6 +482,7 @@ func (k *Console) askDeleteVPC(c echo.Context, s *domain.Scope) error {
 	}{
 		{d.Endpoints, "endpoint", at + "?tab=" + network.TabServices},
 		{d.LoadBalancers, "load balancer", at + "?tab=" + network.TabServices},
+		{d.ServerGroups, "server group", in(s, groupPath+"?vpc=", d.ID)},
 		{d.Attachments, "attachment", at + "/attachments"},
 		{d.Groups, "security group", in(s, "/security-groups?vpc=", d.ID)},
 		{len(d.VSwitches), "vSwitch", at + "?tab=" + network.TabVSwitches},

@@ -1569,7 +1569,7 @@ func BalancerGone(listeners int) templ.Component {
 		}
 		ctx = templ.ClearChildren(ctx)
 		if listeners > 0 {
-			templ_7745c5c3_Err = Text("Its "+ui.Plural(listeners, "listener", "")+" and their targets go with it, and its addresses are free again.").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = Text("Its "+ui.Plural(listeners, "listener goes", "listeners go")+" with it, and the targets that were made with a listener. Its addresses are free again.").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
