@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/openprivatelink/openprivatelink/proxy/pp2"
 )
 
 // Reasons of an unhealthy server, as the load balancer's API names them.
@@ -28,9 +30,6 @@ const (
 	headerMost = 8 << 10 // bytes of a response that are read for its status and header
 	replyMost  = 1 << 10 // bytes of a datagram that are read; an expected one has 512 at most
 	serverIP   = "$SERVER_IP"
-	// proxyLocal is the PROXY protocol v2 header of a connection that the proxy
-	// makes for itself.
-	proxyLocal = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 )
 
 // question is what a check asks of a server.
@@ -53,7 +52,7 @@ func (c codes) has(status int) bool { return c>>(status/100)&1 == 1 }
 func newQuestion(h HealthCheck, to netip.AddrPort) question {
 	q := question{kind: cmp.Or(h.Type, HealthTCP), to: to}
 	if h.Proxy {
-		q.send = proxyLocal
+		q.send = string(pp2.Append(nil, pp2.Header{}))
 	}
 	switch q.kind {
 	case HealthHTTP:

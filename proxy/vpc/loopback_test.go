@@ -107,6 +107,20 @@ func TestLoopbackSockets(t *testing.T) {
 	}
 }
 
+func TestLoopbackUDP(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("127/8 is not all this machine's")
+	}
+	d := newLoop(t)
+	if _, err := d.Ensure(t.Context(), small("vpc-a", 42, "10.0.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
+	speaksUDP(t, d, "vpc-a", netip.MustParseAddr("10.0.1.77"), netip.MustParseAddrPort("10.0.1.5:7053"))
+	if c, err := d.DialUDP(t.Context(), "vpc-a", netip.MustParseAddr("10.0.1.77"), netip.MustParseAddrPort("192.0.2.1:53")); err == nil {
+		t.Errorf("spoke out of the network: %v", c)
+	}
+}
+
 func TestLoopbackLimits(t *testing.T) {
 	d := newLoop(t)
 	two := small("vpc-b", 2, "10.0.0.0/16")

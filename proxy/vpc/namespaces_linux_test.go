@@ -90,6 +90,15 @@ func TestRouting(t *testing.T) {
 	})
 }
 
+func TestUDP(t *testing.T) {
+	l := newLab(t)
+	l.ensure(example("vpc-a"))
+	speaksUDP(t, l, "vpc-a", netip.MustParseAddr(eni2IP), addrPort(eniIP, 53))
+	if c, err := l.DialUDP(t.Context(), "vpc-a", netip.MustParseAddr("10.0.1.6"), addrPort(eniIP, 53)); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("from a foreign address: %v, %v", c, err)
+	}
+}
+
 // TestSocketOnly: published ports and host services have no device.
 func TestSocketOnly(t *testing.T) {
 	l := newLab(t)
