@@ -116,7 +116,7 @@ bench: assets
 
 ## bench-quick: the same for use at work, one set and few peers
 bench-quick: assets
-	$(GO) run ./proxy/bench run -set plain -only crr,rr64,rr1k,bulk1,bulk8 -peers direct,self,haproxy,haproxy-again,nginx -rounds 3 -for 1s
+	$(GO) run ./proxy/bench run -set plain -only crr,rr64,rr1k,bulk1,bulk8 -peers direct,self,haproxy,haproxy-again,nginx -rounds 3 -redos 1 -for 1s
 
 ## microbench: the benchmarks of the packages
 microbench: assets

@@ -28,6 +28,7 @@ type peer struct {
 	pid  int        // of the forwarder; 0: there is none
 	only []string   // loads; empty: all
 	udp  bool       // it carries datagrams, too
+	slow bool       // a limit sets its pace, whatever others do
 }
 
 // errMissing says why a peer cannot run here.

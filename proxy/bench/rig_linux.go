@@ -259,7 +259,7 @@ func (r *rig) open(ctx context.Context, want func(string) bool) error {
 		if !want(self.name) {
 			continue
 		}
-		p := peer{name: self.name, at: after(endpointAt, i), from: r.client, pid: r.pid, only: self.only}
+		p := peer{name: self.name, at: after(endpointAt, i), from: r.client, pid: r.pid, only: self.only, slow: self.limit > 0}
 		if err := answers(ctx, p.from, p.at); err != nil {
 			r.left[p.name] = err.Error()
 			continue

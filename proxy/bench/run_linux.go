@@ -28,7 +28,7 @@ var goalsFile string
 // options of a run.
 type options struct {
 	sets, only, peers []string // empty: all
-	rounds            int
+	rounds, redos     int
 	each              time.Duration
 	program           string
 	json, page        string
@@ -47,6 +47,7 @@ func run(ctx context.Context, args []string) error {
 	list(&o.only, "only", "loads: idle, crr, rr64, rr1k, ping, bulk1, bulk8, udp1x64 and so on, counters, calls, rules, user")
 	list(&o.peers, "peers", "peers, like direct, self, haproxy, nginx")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds over all peers")
+	flags.IntVar(&o.redos, "redos", 2, "times to repeat a load that others disturbed")
 	flags.DurationVar(&o.each, "for", 1500*time.Millisecond, "length of a load")
 	flags.StringVar(&o.program, "program", "", "binary of the engine; it is built if none is named")
 	flags.StringVar(&o.json, "json", "", "file for everything that was measured")

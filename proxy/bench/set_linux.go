@@ -107,7 +107,7 @@ func (s *session) loads(ctx context.Context) error {
 				slices.Reverse(order)
 			}
 			for _, p := range order {
-				v, err := s.rig.quietly(ctx, w, p, s.each)
+				v, err := s.rig.quietly(ctx, w, p, s.each, s.redos)
 				if err != nil {
 					if err := s.failed(ctx, w.name, p, err); err != nil {
 						return err
@@ -125,9 +125,12 @@ func (s *session) loads(ctx context.Context) error {
 	return nil
 }
 
-// calls counts the system calls of the first connection and the first request load.
+// calls counts the system calls of connections and requests.
 func (s *session) calls(ctx context.Context) error {
 	for _, p := range s.forwarders(callsName) {
+		if !slices.Contains([]string{report.Self, report.Control, "nginx"}, p.name) {
+			continue
+		}
 		for _, w := range workloads {
 			if w.name != "crr" && w.name != "rr64" {
 				continue

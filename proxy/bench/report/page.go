@@ -37,7 +37,7 @@ func (r Run) Page(w io.Writer, g Goals) {
 		for _, name := range slices.Sorted(maps.Keys(s.Left)) {
 			fmt.Fprintf(w, " %s is left out: %s.", name, s.Left[name])
 		}
-		fmt.Fprint(w, "\n\n| figure | of | is | ratios | floor | goal | stretch |\n|---|---|---|---|---|---|---|\n")
+		fmt.Fprint(w, "\n\n| figure | of | is | ratios | noise | floor | goal | stretch |\n|---|---|---|---|---|---|---|---|\n")
 		for _, j := range s.Judge(g) {
 			level := func(c Condition, o Outcome) string {
 				if len(c) == 0 {
@@ -45,8 +45,12 @@ func (r Run) Page(w io.Writer, g Goals) {
 				}
 				return fmt.Sprintf("%s: %s", c, strings.Replace(string(o), string(Fail), "**FAIL**", 1))
 			}
-			fmt.Fprintf(w, "| %s | %s | %s %s | %s | %s | %s | %s |\n", j.Name, j.Subject, number(j.Value), j.Unit,
-				strings.Join(j.ratios(), "<br>"), level(j.Floor, j.Floored), level(j.Goal, j.Reached), level(j.Stretch, j.Stretched))
+			noise := ""
+			if len(j.Ratios) > 0 {
+				noise = fmt.Sprintf("%.0f %%", 100*j.Band)
+			}
+			fmt.Fprintf(w, "| %s | %s | %s %s | %s | %s | %s | %s | %s |\n", j.Name, j.Subject, number(j.Value), j.Unit,
+				strings.Join(j.ratios(), "<br>"), noise, level(j.Floor, j.Floored), level(j.Goal, j.Reached), level(j.Stretch, j.Stretched))
 		}
 		for _, f := range g.Figures {
 			if samples := s.Figures[f.ID]; f.Subject == Self && len(samples) > 1 && !strings.Contains(f.ID, ".") {

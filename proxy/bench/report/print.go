@@ -62,6 +62,9 @@ func (j Judgement) Line() string {
 	for _, ratio := range j.ratios() {
 		b.WriteString("  " + ratio)
 	}
+	if len(j.Ratios) > 0 {
+		fmt.Fprintf(&b, "  noise %.0f %%", 100*j.Band)
+	}
 	fmt.Fprintf(&b, " | floor %s goal %s", j.Floored, j.Reached)
 	if len(j.Stretch) > 0 {
 		fmt.Fprintf(&b, " stretch %s", j.Stretched)

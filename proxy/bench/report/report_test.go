@@ -86,6 +86,23 @@ func TestParseGoalsRefuses(t *testing.T) {
 	}
 }
 
+func FuzzCondition(f *testing.F) {
+	f.Add(">= 1.3 haproxy, <= 0.55 direct")
+	f.Add(">= 0")
+	f.Add("<= NaN nginx,")
+	f.Fuzz(func(t *testing.T, text string) {
+		var c report.Condition
+		if c.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		for _, b := range c {
+			if !(b.Limit >= 0) || strings.ContainsAny(b.Peer, ", ") {
+				t.Fatalf("%q: got %+v", text, b)
+			}
+		}
+	})
+}
+
 // measured is a run in which the control is 5 % apart from itself.
 func measured() report.Run {
 	return report.Run{
