@@ -32,21 +32,15 @@ type BandwidthRule struct {
 	Scales   bool // there need not be a limit, and there is none by default
 }
 
-// bandwidthRules are the rules of the API, by [Service.ResourceType].
-var bandwidthRules = map[string]BandwidthRule{
-	TypeNLB: {Min: 100, Max: 50_000, Default: 3072, Scales: true},
-	TypeCLB: {Min: 100, Max: 10_240, Default: 3072},
-}
-
 const (
 	anyBandwidth = 1_000_000 // Mbit/s: the highest limit of an installation whose ranges are not the API's
 	maxDrain     = 900       // seconds
 )
 
-// bandwidthRule returns the rule for a kind of load balancer; loose lets a limit be
-// anything from 1 Mbit/s, which is what the engine can hold.
+// bandwidthRule returns the API's rule for a type of load balancer; loose lets a limit
+// be anything from 1 Mbit/s, which is what the engine can hold.
 func bandwidthRule(kind string, loose bool) BandwidthRule {
-	r := bandwidthRules[kind]
+	r := traits[kind].bandwidth
 	if loose {
 		r.Min, r.Max = 1, anyBandwidth
 	}

@@ -126,7 +126,7 @@ const (
 // AcceptInput are the terms of an approval.
 type AcceptInput struct {
 	Message           string      // to the consumer
-	Mode              TrafficMode // "" is BandwidthLimit where there is one, by Bandwidth or by the service, and the usual one elsewhere
+	Mode              TrafficMode // "" follows Bandwidth and the service
 	Bandwidth         int         // Mbit/s; 0 is the service's default
 	MaxConnections    int         // live flows at a time; 0: no limit
 	ExpiresAt         *time.Time  // nil: it has no end

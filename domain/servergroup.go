@@ -88,6 +88,7 @@ type trait struct {
 	check      HealthInput
 	udpCheck   HealthInput // where it is another one
 	drainFrom  int         // seconds, the shortest
+	bandwidth  BandwidthRule
 }
 
 var traits = map[string]trait{
@@ -96,12 +97,14 @@ var traits = map[string]trait{
 		schedulers: []string{SchedulerWRR, SchedulerWLC, SchedulerRR, SchedulerSCH, SchedulerTCH, SchedulerQCH},
 		check:      HealthInput{Interval: 5, Timeout: 5, HealthyThreshold: 2, UnhealthyThreshold: 2},
 		udpCheck:   HealthInput{Interval: 5, Timeout: 5}, drainFrom: 1,
+		bandwidth: BandwidthRule{Min: 100, Max: 50_000, Default: 3072, Scales: true},
 	},
 	TypeCLB: {
 		label: "CLB", prefix: "lb", zones: 2,
 		schedulers: []string{SchedulerWRR, SchedulerWLC, SchedulerRR, SchedulerSCH, SchedulerTCH},
 		check:      HealthInput{Interval: 2, Timeout: 5, HealthyThreshold: 3, UnhealthyThreshold: 3},
 		udpCheck:   HealthInput{Interval: 5, Timeout: 10}, drainFrom: 10,
+		bandwidth: BandwidthRule{Min: 100, Max: 10_240, Default: 3072},
 	},
 }
 

@@ -34,6 +34,7 @@ func TestTheOtherSide(t *testing.T) {
 	ep := secret.ID
 
 	// And everything that happens between them.
+	second := m.second(t, true)
 	steps := []func() error{
 		func() error { return accept(t, m, ep) },
 		func() error { m.Follow(); return nil },
@@ -52,6 +53,16 @@ func TestTheOtherSide(t *testing.T) {
 		func() error { return c.RemoveEndpointZone(ctx, ep, m.si.ZoneID, domain.RemoveInput{}) },
 		func() error { return reject(t, m, ep) },
 		func() error { return undo(t, m, ep) },
+		func() error { m.Follow(); return nil },
+		func() error { return rejectZone(60)(t, m, ep) },
+		func() error { m.Follow(); return nil },
+		func() error { _, err := p.AcceptZone(ctx, ep, m.sh.ZoneID, 0); return err },
+		func() error { m.Follow(); return nil },
+		func() error {
+			m.handOver(t, second)
+			_, err := p.ReplaceResource(ctx, ep, m.sh.ZoneID, domain.ReplaceInput{LoadBalancerID: second})
+			return err
+		},
 		func() error { m.Follow(); return nil },
 	}
 	for i, step := range steps {
@@ -77,7 +88,7 @@ func TestTheOtherSide(t *testing.T) {
 				"service": m.service.ID, "service name": m.service.ServiceName(), "account": c.Account().ID,
 			},
 			[]string{
-				m.vpc.ID, m.h.ID, m.i.ID, `"vsw-h"`, "10.0.0.0/16", "10.0.1.", "10.0.2.", "127.0.0.1", m.balancer.ID, m.balancer.Name, lb.Listeners[0].ID, lb.Listeners[0].Group.ID,
+				m.vpc.ID, m.h.ID, m.i.ID, `"vsw-h"`, "10.0.0.0/16", "10.0.1.", "10.0.2.", "127.0.0.1", m.balancer.ID, m.balancer.Name, second, lb.Listeners[0].ID, lb.Listeners[0].Group.ID,
 				lb.Listeners[0].Servers[0].ID, lb.Listeners[0].Servers[0].AttachmentID, "orders-1", db.ID, db.OfferID, "host-database",
 				m.Stranger.Account().ID, "1000000000000099", "a-note-about-them", p.User().ID, p.User().Name,
 				"172.16.", "of-the-provider",

@@ -632,7 +632,7 @@ func NewServiceForm(v NewService) templ.Component {
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
-					templ_7745c5c3_Err = ui.Input(v.Form, ui.Control{Name: "bandwidth", Label: "Bandwidth of a connection", Suffix: "Mbit/s", InputMode: "numeric", Placeholder: "no limit", Hint: "Unless said otherwise when it is accepted."}).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Input(v.Form, ui.Control{Name: "bandwidth", Label: "Bandwidth of a connection", Suffix: "Mbit/s", InputMode: "numeric", Placeholder: "as usual", Hint: "Unless said otherwise when it is accepted. Empty is no limit for an NLB, 3,072 for a CLB."}).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
