@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/url"
 	"strings"
 	"sync"
@@ -201,8 +202,12 @@ func (s *Store) handle(ctx context.Context) *gorm.DB {
 	return s.db.WithContext(ctx)
 }
 
-// txAttempts is how often a transaction is run that lost against another one.
-const txAttempts = 3
+// txAttempts is how often a transaction is run that lost against another one, and
+// txPause how long it lets that one go ahead at most: at once, they would meet again.
+const (
+	txAttempts = 3
+	txPause    = 50 * time.Millisecond
+)
 
 // inTx runs f in one transaction and, once it is committed, tells those who wait
 // for changes. f may be run again, if the database gave it up in favour of another
@@ -216,7 +221,10 @@ func (s *Store) inTx(ctx context.Context, by Actor, account string, f func(*tx) 
 	}
 	var t *tx
 	var err error
-	for range txAttempts {
+	for n := range txAttempts {
+		if n > 0 {
+			time.Sleep(rand.N(txPause))
+		}
 		err = s.db.WithContext(ctx).Transaction(func(db *gorm.DB) error {
 			t = &tx{DB: db, now: s.now(), by: by, account: account, loose: s.loose, seen: map[any]struct{}{}}
 			if err := f(t); err != nil {
