@@ -47,7 +47,7 @@ func TestFirstRun(t *testing.T) {
 	}
 
 	p.press("Break it")
-	p.at("terminal", "refused (reset)")
+	p.at("terminal", "refused (no answer)")
 	if out, err := a.run1("shop-client", "curl", "-sS", "-m", "2", "http://10.0.1.17/"); err == nil {
 		t.Fatalf("with the rule dropped curl got %q", out)
 	}

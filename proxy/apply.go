@@ -138,11 +138,12 @@ type work struct {
 	networks set[string]
 	owners   set[object] // whose doors may have to open
 	groups   set[string] // server groups whose checks may have to change
+	ruled    set[string] // endpoints whose rules may have changed
 	parting  []<-chan struct{}
 }
 
 func newWork() *work {
-	return &work{networks: set[string]{}, owners: set[object]{}, groups: set[string]{}}
+	return &work{networks: set[string]{}, owners: set[object]{}, groups: set[string]{}, ruled: set[string]{}}
 }
 
 type set[T comparable] map[T]struct{}
@@ -188,6 +189,7 @@ func (e *Local) adopt(d Change) *work {
 	}
 	for key := range stale {
 		e.compile(key)
+		maps.Copy(w.ruled, e.rules[key].users)
 	}
 
 	for id, g := range d.Set.ServerGroups {
@@ -215,6 +217,9 @@ func (e *Local) adopt(d Change) *work {
 	}
 	for o := range w.owners {
 		e.swap(o, w)
+	}
+	for id := range w.ruled {
+		e.enforce(id)
 	}
 	return w
 }
@@ -270,6 +275,7 @@ func (e *Local) adoptBalancer(id string, lb *LoadBalancer, w *work) {
 // that were cut, opens doors and starts checks. It looks at what shall be now, not
 // at what was to be when the work was given, so it may run beside other changes.
 func (e *Local) follow(w *work) {
+	e.lookOut() // a watch would keep a network alive
 	var making sync.WaitGroup
 	free := make(chan struct{}, networksOnce)
 	for id := range w.networks {
@@ -284,6 +290,7 @@ func (e *Local) follow(w *work) {
 	for o := range w.owners {
 		e.settle(o)
 	}
+	e.lookOut()
 	for g := range w.groups {
 		e.mu.Lock()
 		e.adoptChecks(g)

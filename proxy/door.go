@@ -32,6 +32,8 @@ type door struct {
 	listener forward.Listener
 	gate     atomic.Pointer[gate]
 	flows    flowSet
+	filter   *verdict.Filter // of the rules that the socket was last given a program of; guarded by the engine
+	filtered bool            // the socket drops what filter refuses; guarded by the engine
 
 	// Of a door that is closed while flows live on; guarded by the engine.
 	parting bool
@@ -39,7 +41,7 @@ type door struct {
 }
 
 // open listens at a place that nobody else has. The caller holds mu.
-func (e *Local) open(o object, v want) (*door, error) {
+func (e *Local) open(owner object, v want) (*door, error) {
 	if e.life.Err() != nil {
 		return nil, ErrAway
 	}
@@ -48,20 +50,26 @@ func (e *Local) open(o object, v want) (*door, error) {
 	}
 	ctx, cancel := context.WithTimeout(e.life, listenTimeout)
 	defer cancel()
-	d := &door{place: v.place, owner: o, engine: e, tally: v.tally, zone: v.zone, era: v.era}
+	d := &door{place: v.place, owner: owner, engine: e, tally: v.tally, zone: v.zone, era: v.era}
 	d.gate.Store(v.gate)
-	fd, err := e.driver.Bind(ctx, v.network, v.at, vpc.SocketOptions{})
+	o := vpc.SocketOptions{Filter: e.filterFor(v.gate, v.at.Port())}
+	fd, err := e.driver.Bind(ctx, v.network, v.at, o)
+	if err != nil && o.Filter != nil { // it may be too much for the kernel
+		o.Filter = nil
+		fd, err = e.driver.Bind(ctx, v.network, v.at, o)
+	}
 	if err == nil {
 		d.listener, err = e.forwarder.Accept(fd, d)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v: %w", v.at, err)
 	}
-	if e.doors[o] == nil {
-		e.doors[o] = map[place]*door{}
+	if e.doors[owner] == nil {
+		e.doors[owner] = map[place]*door{}
 	}
-	e.doors[o][v.place], e.places[v.place] = d, d
+	e.doors[owner][v.place], e.places[v.place] = d, d
 	e.listeners.Add(1)
+	e.screened(d, o.Filter != nil)
 	return d, nil
 }
 
@@ -75,10 +83,11 @@ type session struct {
 	server  *server // that has it, or was tried last
 	tried   [dialAttempts]*server
 	tries   int
-	from    origin      // that it was tried from
-	short   int         // origins without a free port towards server
-	inside  bool        // counted as the server's
-	stands  atomic.Bool // server and from stay from then on
+	from    origin                        // that it was tried from
+	short   int                           // origins without a free port towards server
+	inside  bool                          // counted as the server's
+	stands  atomic.Bool                   // server and from stay from then on
+	refusal atomic.Pointer[verdict.Trace] // by rules that changed since
 
 	mu  sync.Mutex
 	row row

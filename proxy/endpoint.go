@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"golang.org/x/net/bpf"
+
 	"github.com/openprivatelink/openprivatelink/proxy/forward"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 )
@@ -23,6 +25,7 @@ type endpoint struct {
 func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
 	o := object{anEndpoint, id}
 	ep := e.endpoints[id]
+	var was *rules
 	if ep == nil {
 		ep = &endpoint{tallies: map[string]*tally{}, limits: new(forward.Limits)}
 		e.endpoints[id] = ep
@@ -31,16 +34,21 @@ func (e *Local) adoptEndpoint(id string, want *Endpoint, w *work) {
 		for _, z := range ep.Zones {
 			e.endpointsOf.remove(z.LoadBalancer, id)
 		}
-		defer e.releaseRules(ep.rules) // after the new ones: they are often the same
+		was = ep.rules
 	}
 	w.owners.add(o)
+	w.ruled.add(id)
 	if want == nil {
 		want = new(Endpoint)
 		delete(e.endpoints, id)
 		e.board.drop(o)
+		ep.rules = nil
 	} else {
 		e.inNetwork.add(want.Network, o)
-		ep.rules = e.acquireRules(want.Groups)
+		ep.rules = e.acquireRules(want.Groups, id)
+	}
+	if was != nil && was != ep.rules {
+		e.releaseRules(was, id)
 	}
 	ep.Endpoint = *want
 	for direction := range ep.limits {
@@ -96,25 +104,39 @@ type rules struct {
 	key    string
 	groups []string
 	names  set[string] // of every group that the filter was compiled from
-	users  int
+	users  set[string] // endpoints
 	filter atomic.Pointer[verdict.Filter]
+
+	programs map[uint16][]bpf.RawInstruction // of filter, by port; guarded by the engine
+}
+
+// program returns the filter's program for the socket that listens at port. The
+// caller holds mu.
+func (r *rules) program(port uint16) []bpf.RawInstruction {
+	p, ok := r.programs[port]
+	if !ok {
+		p = r.filter.Load().Program(verdict.TCP, port)
+		r.programs[port] = p
+	}
+	return p
 }
 
 // acquireRules returns the rules of a list of security groups, compiled.
-func (e *Local) acquireRules(groups []string) *rules {
+func (e *Local) acquireRules(groups []string, endpoint string) *rules {
 	key := strings.Join(groups, "\x00")
 	r := e.rules[key]
 	if r == nil {
-		r = &rules{key: key, groups: slices.Clone(groups)}
+		r = &rules{key: key, groups: slices.Clone(groups), users: set[string]{}}
 		e.rules[key] = r
 		e.compile(key)
 	}
-	r.users++
+	r.users.add(endpoint)
 	return r
 }
 
-func (e *Local) releaseRules(r *rules) {
-	if r.users--; r.users > 0 {
+func (e *Local) releaseRules(r *rules, endpoint string) {
+	delete(r.users, endpoint)
+	if len(r.users) > 0 {
 		return
 	}
 	for id := range r.names {
@@ -147,4 +169,5 @@ func (e *Local) compile(key string) {
 		e.rulesOf.add(id, key)
 	}
 	r.filter.Store(verdict.Compile(groups, e.snapshot.Groups))
+	r.programs = map[uint16][]bpf.RawInstruction{}
 }

@@ -91,6 +91,8 @@ type Local struct {
 	namedIn     index[string, string] // server groups by name
 	inNetwork   index[string, object] // by network: what may listen in it
 	closed      index[object, *door]  // by owner: doors that are closed and have flows that live on
+	watches     map[string]*watch     // by network
+	unwatched   set[string]           // networks whose watch has to be adjusted
 }
 
 // New starts an engine on cfg.Driver. It answers at once, while it makes what its
@@ -133,6 +135,8 @@ func New(cfg Config) (*Local, error) {
 		rulesOf:      index[string, string]{},
 		inNetwork:    index[string, object]{},
 		closed:       index[object, *door]{},
+		watches:      map[string]*watch{},
+		unwatched:    set[string]{},
 		namedIn:      index[string, string]{},
 	}
 	if e.lookup = cfg.Lookup; e.lookup == nil {
@@ -224,6 +228,7 @@ func (e *Local) Close() error {
 		end.Stop()
 	}
 	e.mu.Unlock()
+	e.lookOut()
 	e.flows.Wait()
 	e.forwarder.Close()
 	e.checking.Wait()

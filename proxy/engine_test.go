@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -399,7 +400,7 @@ func TestSecurityGroupRefuses(t *testing.T) {
 		}}
 		w.apply()
 		w.echoes(kept, "a changed rule keeps live flows")
-		w.resets(epH)
+		w.refuses(epH)
 		want := proxy.Record{
 			Protocol: verdict.TCP, Endpoint: endpoint, Zone: zoneH, Service: "epsrv-1", Address: netip.AddrPortFrom(epH, w.port), Action: proxy.ActionReject, Reason: proxy.ReasonGroup,
 			Verdict: verdict.Trace{Reason: verdict.ByRule, Group: firewall, Rule: "sgr-2"},
@@ -423,9 +424,68 @@ func TestSecurityGroupRefuses(t *testing.T) {
 			ep.Groups, ep.Version = groups, ep.Version+1
 			w.shall.Endpoints[endpoint] = ep
 			w.apply()
-			w.resets(epI)
+			w.refuses(epI)
 		}
 		w.echoes(kept, "still here")
+	})
+}
+
+// An endpoint that rechecks its flows resets those that changed rules refuse, and
+// no others; so does one that begins to.
+func TestRecheck(t *testing.T) {
+	each(t, func(w *world) {
+		open := verdict.Group{ID: firewall, Rules: []verdict.Rule{{ID: "in", Priority: 1, Policy: verdict.Accept, Protocol: verdict.TCP, Peer: range16}}}
+		barred := verdict.Group{ID: firewall, Rules: append([]verdict.Rule{
+			{ID: "out", Priority: 1, Policy: verdict.Drop, Protocol: verdict.TCP, Peer: netip.PrefixFrom(clientAt, 32)},
+		}, open.Rules...)}
+		n := w.shall.Networks[consumer]
+		n.Attachments = maps.Clone(n.Attachments)
+		n.Attachments["att-other"] = vpc.Attachment{ID: "att-other", Kind: vpc.Managed, VSwitch: "vsw-c", Address: clientOf(7)}
+		w.shall.Networks[consumer] = n
+		recheck := func(on bool) {
+			ep := w.shall.Endpoints[endpoint]
+			ep.Recheck, ep.Version = on, ep.Version+1
+			w.shall.Endpoints[endpoint] = ep
+		}
+		set := func(g verdict.Group) {
+			w.shall.Groups[firewall] = g
+			w.apply()
+		}
+		recheck(true)
+		w.shall.Groups[firewall] = open
+		w.connected(proxytest.Echo)
+		other, err := w.driver.DialFrom(w.Context(), consumer, "att-other", netip.AddrPortFrom(epH, w.port))
+		if err != nil {
+			w.Fatal(err)
+		}
+		defer other.Close()
+		_ = other.SetDeadline(time.Now().Add(soon))
+		w.echoes(other, "let in")
+
+		first := w.mustDial(epH)
+		w.echoes(first, "let in")
+		began := time.Now()
+		set(barred)
+		w.isReset(first)
+		if took := time.Since(began); took > time.Second {
+			w.Errorf("the flow was reset after %v", took)
+		}
+		r := w.records(1)[0]
+		if want := (verdict.Trace{Reason: verdict.ByRule, Group: firewall, Rule: "out"}); r.Verdict != want || r.Reason != proxy.ReasonGroup ||
+			r.Action != proxy.ActionAccept || r.Source.Addr() != clientAt || r.In != 6 {
+			w.Errorf("record %+v, want a flow that %+v ended", r, want)
+		}
+
+		set(open)
+		recheck(false)
+		second := w.mustDial(epI)
+		w.echoes(second, "let in")
+		set(barred)
+		w.echoes(second, "kept")
+		recheck(true)
+		w.apply()
+		w.isReset(second)
+		w.echoes(other, "nobody refused this one")
 	})
 }
 

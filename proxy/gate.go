@@ -201,6 +201,7 @@ func (e *Local) part(d *door, again bool) <-chan struct{} {
 		e.closed.remove(d.owner, d)
 		e.mu.Unlock()
 		e.settle(d.owner) // which tells that nothing is left
+		e.lookOut()
 	})
 	return nil
 }
@@ -234,6 +235,7 @@ func (e *Local) forget(d *door) {
 		delete(e.doors, d.owner)
 	}
 	delete(e.places, d.place)
+	e.screened(d, false)
 	e.listeners.Add(-1)
 }
 

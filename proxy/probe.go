@@ -21,6 +21,7 @@ import (
 
 const (
 	probeTimeout = 5 * time.Second
+	probeConnect = 2 * time.Second // of it, until there is a connection: the address is this machine's own
 	probeLongest = 60 * time.Second
 	probeOutput  = 8 << 10                // bytes of output that are kept
 	probeWatch   = 300 * time.Millisecond // that a TCP probe waits for a reset after it connected
@@ -65,7 +66,7 @@ type probe struct {
 
 // connect opens a connection from the attachment and fills in what that shows.
 func (p *probe) connect(ctx context.Context, res *ProbeResult) (net.Conn, error) {
-	ctx, cancel := context.WithDeadline(ctx, p.start.Add(p.Timeout))
+	ctx, cancel := context.WithDeadline(ctx, p.start.Add(min(p.Timeout, probeConnect)))
 	defer cancel()
 	began := time.Now()
 	c, err := p.engine.driver.DialFrom(ctx, p.network, p.Attachment, p.Target)
@@ -147,7 +148,7 @@ const measure = "\n%{local_ip} %{time_connect} %{http_code}"
 // curl runs curl inside the attachment.
 func (p *probe) curl(ctx context.Context, curl string) (res ProbeResult, err error) {
 	seconds := max(1, int(math.Ceil(p.Timeout.Seconds())))
-	args := []string{"curl", "-sS", "-i", "--max-time", fmt.Sprint(seconds), fmt.Sprintf("http://%v/", p.Target)}
+	args := []string{"curl", "-sS", "-i", "--connect-timeout", fmt.Sprint(probeConnect.Seconds()), "--max-time", fmt.Sprint(seconds), fmt.Sprintf("http://%v/", p.Target)}
 	if p.Target.Port() == 80 {
 		args[len(args)-1] = fmt.Sprintf("http://%v/", p.Target.Addr())
 	}

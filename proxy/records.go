@@ -75,6 +75,9 @@ func (s *session) record(reason string) {
 	if r.Start.IsZero() {
 		r.Start = end.Add(-time.Since(s.flow.Start))
 	}
+	if refusal := s.refusal.Load(); refusal != nil && reason == ReasonGroup {
+		r.Verdict = *refusal
+	}
 	if s.verdict.Accept {
 		r.LoadBalancer = s.gate.balancer
 	}

@@ -108,6 +108,7 @@ func (e *Local) repair() {
 				e.settle(o)
 			}
 		}
+		e.lookOut()
 		timer := time.NewTimer(next)
 		select {
 		case <-e.repairs.wake:

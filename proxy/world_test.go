@@ -284,6 +284,28 @@ func (w *world) resets(at netip.Addr) {
 	}
 }
 
+// refuses wants the security groups to refuse a connection to at: without an answer
+// where sockets have filters, and else as resets does.
+func (w *world) refuses(at netip.Addr) {
+	w.Helper()
+	if !w.driver.Capabilities().Filters {
+		w.resets(at)
+		return
+	}
+	ctx, cancel := context.WithTimeout(w.Context(), silence)
+	defer cancel()
+	c, err := w.driver.DialFrom(ctx, consumer, client, netip.AddrPortFrom(at, w.port))
+	if err == nil {
+		_ = c.Close()
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		w.Fatalf("dial: got %v, want no answer", err)
+	}
+}
+
+// silence is how long no answer is waited for: the first packet is sent once.
+const silence = 300 * time.Millisecond
+
 // observe reads what the engine observes until ok, and fails if that does not come.
 func (w *world) observe(what string, ok func(proxy.Observations) bool) {
 	w.Helper()

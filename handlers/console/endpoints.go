@@ -487,13 +487,21 @@ func testShown(s *domain.Scope, d *domain.EndpointDetail, r *domain.TestResult) 
 	v.State = ui.State{Kind: ui.Bad, Word: "It does not answer"}
 	v.Text = fmt.Sprintf("From %s to %s: %s.", r.Attachment.Name, r.Address, cmp.Or(strings.TrimSuffix(r.Error, "."), "no connection"))
 	if f := r.Refused; f != nil {
-		v.State.Word = "Refused (reset)"
+		v.State.Word = "Refused (" + refusal(r) + ")"
 		v.Text = fmt.Sprintf("From %s to %s: %s.", r.Attachment.Name, r.Address, cmp.Or(f.Reason, "refused"))
 		if v.Rule = ruleLink(s, *f, d.Groups); v.Rule.Href == "" && len(d.Groups) > 0 && f.Source.IsValid() {
 			v.Rule = consume.Link{Label: "group " + d.Groups[0].Name, Href: in(s, "/security-groups/", d.Groups[0].ID)}
 		}
 	}
 	return v
+}
+
+// refusal is how a workload notices that it is refused.
+func refusal(r *domain.TestResult) string {
+	if r.Error == "reset" {
+		return "reset"
+	}
+	return "no answer"
 }
 
 // ---- change

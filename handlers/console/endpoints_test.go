@@ -154,14 +154,14 @@ func TestTestIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	group := e.Groups[0]
-	w.plane.probe = domain.ProbeResult{Error: "connection reset by peer"}
+	w.plane.probe = domain.ProbeResult{Error: "timed out"}
 	w.plane.Recorded = domaintest.Recorded{{
 		Seq: 1, EndpointID: e.ID, Start: w.Clock.Now(), End: w.Clock.Now(), Source: netip.AddrPortFrom(netip.MustParseAddr(w.consume.attachment.Address), 40000),
 		Address: w.plane.asked.target, ZoneID: e.Zones[0].ZoneID, Reason: domain.FlowDenied, Rule: "sgr-x", Group: group.ID,
 	}}
 	d := w.press(t, w.consumer, page, "#test", nil).doc(t)
 	banner := d.Find("[data-testid=test-result] .banner")
-	if got := words(banner); !strings.Contains(got, "Refused (reset) by rule sgr-x of group "+group.Name) {
+	if got := words(banner); !strings.Contains(got, "Refused (no answer) by rule sgr-x of group "+group.Name) {
 		t.Errorf("it says %q", got)
 	}
 	if got := banner.Find("a").AttrOr("href", ""); got != account(w.Consumer)+"/security-groups/"+group.ID+"?edit=sgr-x" {

@@ -188,7 +188,7 @@ func (k *Console) proof(ctx context.Context, sc *scene, v *start.Story, post fun
 		switch {
 		case r.Refused == nil:
 		case r.Refused.Reason == domain.FlowDenied:
-			t.Note.Word = "refused (reset)"
+			t.Note.Word = "refused (" + refusal(r) + ")"
 			t.Why = fmt.Sprintf("Rule %s of security group %s drops TCP %d from %s", r.Refused.Rule, r.Refused.Group, r.Address.Port(), r.Attachment.Address)
 			t.WhyHref = in(sc.consumer, "/security-groups/", r.Refused.Group)
 			v.Fix = post("/fix", ui.Btn{Label: "Fix it", Icon: "check", Look: ui.Primary})

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/bpf"
 )
 
 // Forwarder carries the flows that come in by listening sockets.
@@ -23,6 +25,9 @@ type Forwarder interface {
 
 // Listener is a listening socket that a [Forwarder] serves.
 type Listener interface {
+	// Filter makes the socket drop the connections of whose first packet program
+	// keeps nothing, without an answer; without a program it drops none. Flows go on.
+	Filter(program []bpf.RawInstruction) error
 	// Close closes the socket. On return its address is free, and its door is asked
 	// no more. Flows go on.
 	Close()

@@ -10,8 +10,10 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
@@ -54,6 +56,18 @@ func (f *Goroutines) Accept(fd int, door Door) (Listener, error) {
 }
 
 type closer struct{ *listening }
+
+// Filter implements [Listener].
+func (l closer) Filter(program []bpf.RawInstruction) error {
+	rc, err := l.Listener.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := rc.Control(func(fd uintptr) { err = vpc.SetFilter(int(fd), program) }); e != nil {
+		return e
+	}
+	return err
+}
 
 // Close implements [Listener].
 func (l closer) Close() {

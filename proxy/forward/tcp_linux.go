@@ -10,7 +10,10 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
 const (
@@ -56,6 +59,9 @@ func (f *Loops) Accept(fd int, door Door) (Listener, error) {
 	}
 	return a, nil
 }
+
+// Filter implements [Listener].
+func (a *acceptor) Filter(program []bpf.RawInstruction) error { return vpc.SetFilter(a.fd, program) }
 
 // Close implements [Listener].
 func (a *acceptor) Close() {

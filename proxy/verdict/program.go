@@ -93,14 +93,15 @@ func lastOf(p netip.Prefix) uint32 {
 }
 
 // Program compiles, for the socket that listens at port, which sources may open a
-// flow: it is the answer of f.Explain for IPv4, as classic BPF. ok is false if that
-// takes too many ranges or instructions.
-func (f *Filter) Program(p Protocol, port uint16) (program []bpf.RawInstruction, ok bool) {
+// flow: it is the answer of f.Explain for IPv4, as classic BPF. It is nil if nobody
+// is refused, and if it would have too many ranges or instructions.
+func (f *Filter) Program(p Protocol, port uint16) []bpf.RawInstruction {
 	list := f.sources(p, port)
-	if len(list) > maxRanges {
-		return nil, false
+	if len(list) > maxRanges || len(list) == 1 && list[0].accept {
+		return nil
 	}
-	return assemble(judge(networkHeader+offsetSource, list, keep, drop))
+	program, _ := assemble(judge(networkHeader+offsetSource, list, keep, drop))
+	return program
 }
 
 // judge answers accepted for sources that list accepts, and else refused.
@@ -187,18 +188,21 @@ var opening = []bpf.Instruction{
 
 // toDoors keeps what one of doors refuses. ok is false if it is too long.
 func toDoors(doors []Door) (code []bpf.Instruction, ok bool) {
-	ports := map[netip.Addr][]piece{}
+	codes := map[netip.AddrPort][]bpf.Instruction{}
 	length := 0
-	for _, d := range slices.SortedFunc(slices.Values(doors), func(a, b Door) int { return a.Address.Compare(b.Address) }) {
-		code := judge(offsetSource, d.Filter.sources(TCP, d.Address.Port()), drop, keep)
-		if length += len(code); length > maxInstructions {
+	for _, d := range doors {
+		codes[d.Address] = judge(offsetSource, d.Filter.sources(TCP, d.Address.Port()), drop, keep)
+		if length += len(codes[d.Address]); length > maxInstructions {
 			return nil, false
 		}
-		at := d.Address.Addr()
+	}
+	ports := map[netip.Addr][]piece{}
+	for _, door := range slices.SortedFunc(maps.Keys(codes), netip.AddrPort.Compare) {
+		at := door.Addr()
 		if ports[at] == nil {
 			ports[at] = []piece{{0, answer(drop)}}
 		}
-		ports[at] = only(ports[at], uint32(d.Address.Port()), code)
+		ports[at] = only(ports[at], uint32(door.Port()), codes[door])
 	}
 	addresses := []piece{{0, answer(drop)}}
 	for _, at := range slices.SortedFunc(maps.Keys(ports), netip.Addr.Compare) {

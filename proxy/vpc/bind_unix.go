@@ -66,6 +66,11 @@ func bind(fd int, at netip.AddrPort, o SocketOptions) error {
 	if err := unix.Bind(fd, sockaddr(at)); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
+	if len(o.Filter) > 0 {
+		if err := SetFilter(fd, o.Filter); err != nil {
+			return err
+		}
+	}
 	if o.Packet {
 		return nil
 	}

@@ -150,8 +150,9 @@ type Opening struct {
 
 // SocketOptions of [Driver.Bind].
 type SocketOptions struct {
-	Packet bool // UDP instead of TCP
-	MSS    int  // largest TCP segment of accepted connections, bytes; 0: the path decides
+	Packet bool                 // UDP instead of TCP
+	MSS    int                  // largest TCP segment of accepted connections, bytes; 0: the path decides
+	Filter []bpf.RawInstruction // from before the first packet on, see SetFilter; none: all pass
 }
 
 // Thread is an OS thread that makes sockets in networks. Its goroutine has locked
