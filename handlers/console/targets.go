@@ -61,6 +61,7 @@ func reasonWords(reason string) string {
 	if words, ok := map[string]string{
 		"CONNECT_TIMEOUT": "no connection in time", "CONNECT_FAILED": "the connection was refused", "CONNECT_INTERRUPT": "the connection broke",
 		"RECV_RESPONSE_TIMEOUT": "no answer in time", "HTTP_CODE_NOT_MATCH": "another HTTP status than expected", "HTTP_INVALID_HEADER": "the answer is not HTTP",
+		"NAME_UNRESOLVED": "the name has no address", "NAME_REFUSED": "the name leads out of the VPC",
 	}[reason]; ok {
 		return words
 	}
