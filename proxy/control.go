@@ -34,6 +34,7 @@ type request struct {
 	Observe *uint64       `json:"observe,omitempty"`
 	Probe   *ProbeRequest `json:"probe,omitempty"`
 	Records *RecordQuery  `json:"records,omitempty"`
+	Series  *SeriesQuery  `json:"series,omitempty"`
 	Vitals  *struct{}     `json:"vitals,omitempty"`
 	Exec    *ExecRequest  `json:"exec,omitempty"`
 	Stop    *struct{}     `json:"stop,omitempty"`
@@ -46,6 +47,7 @@ type response struct {
 	Observations *Observations `json:"observations,omitempty"`
 	Probe        *ProbeResult  `json:"probe,omitempty"`
 	Records      *Records      `json:"records,omitempty"`
+	Points       *Points       `json:"points,omitempty"`
 	Vitals       *Vitals       `json:"vitals,omitempty"`
 }
 
@@ -253,6 +255,9 @@ func (s *control) answer(ctx context.Context, q request) (a response, err error)
 	case q.Records != nil:
 		a.Records = new(Records)
 		*a.Records, err = s.engine.Records(ctx, *q.Records)
+	case q.Series != nil:
+		a.Points = new(Points)
+		*a.Points, err = s.engine.Series(ctx, *q.Series)
 	case q.Vitals != nil:
 		a.Vitals = new(Vitals)
 		*a.Vitals, err = s.engine.Vitals(ctx)

@@ -48,6 +48,7 @@ type Local struct {
 	board        *board
 	records      *flowlog.Log
 	ends         reasonCounts
+	series       *flowlog.Series
 	repairs      *repairs
 	checkSlots   chan struct{}
 	lookup       Lookup
@@ -118,7 +119,7 @@ func New(cfg Config) (*Local, error) {
 	}
 	e := &Local{
 		driver: cfg.Driver, installation: cfg.Installation, version: cfg.Version, log: log, now: cfg.Now, started: time.Now(),
-		store: st, ends: newReasonCounts(), repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce), lookups: make(chan struct{}, lookupsOnce),
+		store: st, ends: newReasonCounts(), series: flowlog.NewSeries(), repairs: newRepairs(), checkSlots: make(chan struct{}, checksOnce), lookups: make(chan struct{}, lookupsOnce),
 		snapshot:     kept.Snapshot,
 		networks:     map[string]*network{},
 		attachments:  map[string]*attachment{},
@@ -158,6 +159,7 @@ func New(cfg Config) (*Local, error) {
 
 	e.applying.Lock() // changes wait until leftovers are swept
 	e.work.Go(func() { e.rebuild(damaged) })
+	e.work.Go(e.sampleSeries)
 	e.work.Go(func() { e.recordWindows(cmp.Or(cfg.Window, defaultWindow)) })
 	return e, nil
 }

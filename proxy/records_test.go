@@ -83,3 +83,43 @@ func TestVitals(t *testing.T) {
 		t.Errorf("after the end: %+v, %v", v, err)
 	}
 }
+
+// What passes an endpoint is in its series, and in those of everything that it
+// leads to.
+func TestSeriesOfTheEngine(t *testing.T) {
+	d := newFake()
+	e := startWith(t, proxy.Config{Driver: d, Dir: t.TempDir()})
+	w := newWorld(t, d, e)
+	w.connected(proxytest.Echo)
+	sample := e.Sample()
+	c := w.mustDial(epH)
+	w.echoes(c, "0123456789")
+	at := time.Now().Truncate(time.Minute).Add(time.Minute)
+	sample(at)
+	lb := w.shall.Endpoints[endpoint].Zones[0].LoadBalancer
+	var server string
+	for _, g := range w.shall.ServerGroups {
+		server = g.Servers[0].ID
+	}
+	for _, tt := range []struct {
+		of   proxy.Object
+		want map[string]float64
+	}{
+		{proxy.Object{Kind: proxy.OfEndpoint, ID: endpoint}, map[string]float64{"InBps": 8, "OutBps": 8, "NewConnection": .1, "ActiveConnection": 1}},
+		{proxy.Object{Kind: proxy.OfEndpoint, ID: endpoint, Zone: zoneH}, map[string]float64{"InBps": 8}},
+		{proxy.Object{Kind: proxy.OfService, ID: "epsrv-1"}, map[string]float64{"InBps": 8, "ActiveConnection": 1}},
+		{proxy.Object{Kind: proxy.OfLoadBalancer, ID: lb}, map[string]float64{"InBps": 8, "ActiveConnection": 1, "UnhealthyServerCount": 0, "ZoneHealthy": 1}},
+		{proxy.Object{Kind: proxy.OfServer, ID: server}, map[string]float64{"ActiveConnection": 1}},
+	} {
+		p, err := e.Series(t.Context(), proxy.SeriesQuery{Object: tt.of, From: at.Add(-time.Second), To: at})
+		if err != nil || len(p.Times) != 1 {
+			t.Errorf("%+v: %+v, %v", tt.of, p, err)
+			continue
+		}
+		for name, want := range tt.want {
+			if got := p.Values[name][0]; got != want {
+				t.Errorf("%+v: %s is %v, want %v", tt.of, name, got, want)
+			}
+		}
+	}
+}

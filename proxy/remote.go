@@ -77,6 +77,12 @@ func (r *Remote) Records(ctx context.Context, q RecordQuery) (Records, error) {
 	return value(a.Records), err
 }
 
+// Series implements [Engine].
+func (r *Remote) Series(ctx context.Context, q SeriesQuery) (Points, error) {
+	a, err := r.call(ctx, request{Series: &q})
+	return value(a.Points), err
+}
+
 // Vitals implements [Engine].
 func (r *Remote) Vitals(ctx context.Context) (Vitals, error) {
 	a, err := r.call(ctx, request{Vitals: new(struct{})})

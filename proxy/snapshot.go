@@ -37,6 +37,8 @@ type Engine interface {
 	Probe(ctx context.Context, r ProbeRequest) (ProbeResult, error)
 	// Records returns a page of the flow records that are kept.
 	Records(ctx context.Context, q RecordQuery) (Records, error)
+	// Series returns what was counted of an object over time.
+	Series(ctx context.Context, q SeriesQuery) (Points, error)
 	// Vitals says how the engine itself does.
 	Vitals(ctx context.Context) (Vitals, error)
 }
