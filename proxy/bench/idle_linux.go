@@ -27,12 +27,12 @@ const (
 
 // idle opens connections to a peer that has had none so far, and returns what it
 // needs for each of them.
-func (r *rig) idle(ctx context.Context, p peer) (map[string]float64, error) {
+func (r *rig) idle(ctx context.Context, p peer) (figures map[string]float64, err error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, err
 	}
-	conns := min(idleConns, int(limit.Max-idleReserve)/2)
+	each := min(idleConns, int(limit.Max-idleReserve)/2) / idleClients
 	before, err := holdings(p.pid)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func (r *rig) idle(ctx context.Context, p peer) (map[string]float64, error) {
 		}
 	}()
 	for range idleClients {
-		free, err := r.hold(ctx, p, conns/idleClients)
+		free, err := r.hold(ctx, p, each)
 		if err != nil {
 			return nil, err
 		}
@@ -54,9 +54,9 @@ func (r *rig) idle(ctx context.Context, p peer) (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	figures := map[string]float64{}
+	figures = map[string]float64{}
 	for part := range after {
-		figures[idleName+"."+part] = (after[part] - before[part]) / float64(conns)
+		figures[idleName+"."+part] = (after[part] - before[part]) / float64(each*idleClients)
 	}
 	return figures, nil
 }

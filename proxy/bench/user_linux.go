@@ -212,9 +212,8 @@ func openUser(ctx context.Context, program string) (_ *user, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the engine: %w", err)
 	}
-	r := rig{set: pair}
-	shall := r.scene()
-	shall.Networks = r.networks()
+	shall := scene(pair)
+	shall.Networks = networks(pair)
 	if err := u.engine.Apply(ctx, proxy.Change{Generation: 1, Set: shall}); err != nil {
 		return nil, fmt.Errorf("make the networks: %w", err)
 	}
