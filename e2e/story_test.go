@@ -168,6 +168,48 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
+// TestSharedServerGroup makes a server group by itself, sends to it from a listener
+// beside the one that has its own targets, and changes it under a live transfer.
+func TestSharedServerGroup(t *testing.T) {
+	b := publishBookings(t)
+	p := b.p
+	b.accept()
+	ended := b.hold()
+	p.open(contoso + "/server-groups/new")
+	p.fill("Name", "sgp-shared")
+	p.press("Create server group")
+	p.follow("Add target")
+	p.choose("Target", "backend")
+	p.fill("Port", "7000")
+	p.press("Add target")
+	p.at("target", "10.0.1.17:7000")
+	group := p.page.URL()
+	p.open(contoso + "/load-balancers")
+	p.follow("nlb-travel")
+	p.follow("Add listener")
+	p.fill("Listens on port", "7001")
+	p.choose("Sends to", "sgp-shared")
+	p.press("Add listener")
+	p.sees("TCP 7001")
+	b.letIn("7001")
+	second := strings.Replace(b.address, ":7000", ":7001", 1)
+	eventually(t, func() error {
+		_, err := b.run1("shop-client", os.Args[0], "peer-dial", second)
+		return err
+	})
+	p.open(group)
+	p.at("target", "Healthy")
+	p.follow("Edit")
+	p.choose("Scheduler", "Weighted least connections")
+	p.fill("Interval", "1")
+	p.press("Save")
+	p.sees("TCP check every 1 s")
+	if out, err := b.run1("shop-client", os.Args[0], "peer-dial", second); err != nil {
+		t.Errorf("after the change the consumer got %q, %v", out, err)
+	}
+	running(t, ended)
+}
+
 // TestDrain revokes and lets the live transfer go on, through a crash of the control
 // plane, until it is cut after all.
 func TestDrain(t *testing.T) {
@@ -353,6 +395,12 @@ func (b *bookings) listen(ports ...string) {
 		b.p.press("Add listener")
 		b.p.sees("TCP " + port)
 	}
+	b.letIn(ports...)
+}
+
+// letIn lets the consumer's VPC reach more ports of the endpoint.
+func (b *bookings) letIn(ports ...string) {
+	b.t.Helper()
 	b.p.open(northwind + "/security-groups")
 	b.p.follow("to-bookings")
 	group := b.p.page.URL()
