@@ -935,7 +935,7 @@ func DescribeGroup(f ui.Form, v GroupView) templ.Component {
 			}
 			if !v.Enterprise {
 				templ_7745c5c3_Err = ui.RadioCards(f, ui.Control{Name: "intra_policy", Label: "Among members", Options: []ui.Option{
-					{Value: "accept", Label: "Accept", Text: "Members reach each other whatever the rules say."},
+					{Value: "accept", Label: "Accept", Text: "Members reach endpoints of the group whatever the rules say."},
 					{Value: "drop", Label: "Isolate", Text: "The rules decide, as for everybody else."},
 				}}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
