@@ -199,7 +199,7 @@ func (p *picker) turn(worst standing, tried []*server, now int64) *server {
 func (p *picker) highest(h hash, worst standing, tried []*server, now int64) *server {
 	var best *server
 	var most uint64
-	score := math.Inf(-1)
+	score := 0.0
 	for i := range p.slots {
 		s := &p.slots[i]
 		if !p.may(s, worst, tried) {
@@ -213,8 +213,11 @@ func (p *picker) highest(h hash, worst standing, tried []*server, now int64) *se
 			continue
 		}
 		// The hash as a number between 0 and 1, neither of them.
-		u := (float64(n>>12) + 0.5) / (1 << 52)
-		if v := float64(p.weight(s, now)) / -math.Log(u); v > score {
+		u, w := (float64(n>>12)+0.5)/(1<<52), float64(p.weight(s, now))
+		if w <= score*(1-u) {
+			continue // -log u is no less than 1-u, so the logarithm need not be known
+		}
+		if v := w / -math.Log(u); v > score {
 			best, score = s.server, v
 		}
 	}
