@@ -37,6 +37,12 @@ func (r *rig) idle(ctx context.Context, p peer) (figures map[string]float64, err
 	if err != nil {
 		return nil, err
 	}
+	// The kernel keeps what connections have used for the next ones: all peers are
+	// compared with what it had before the first.
+	if r.slab == 0 {
+		r.slab = before["slab"]
+	}
+	before["slab"] = r.slab
 	var let []func() error
 	defer func() {
 		for _, free := range let {

@@ -38,7 +38,8 @@ type rig struct {
 	left    map[string]string // peers that are not there, and why
 	is      map[string]string // settings of the namespaces
 
-	softirqs []int // pids of the kernel's threads whose work is ours
+	softirqs []int   // pids of the kernel's threads whose work is ours
+	slab     float64 // bytes of the kernel's own before any idle connection; 0: not known yet
 }
 
 // assemble starts everything for a set. want says which peers.
