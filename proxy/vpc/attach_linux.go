@@ -37,7 +37,8 @@ var managedSysctls = map[string]string{
 // judge refuses attachments that cannot be, whatever the machine allows: they get
 // no port and no place in the guard.
 func (p *pass) judge(context.Context) error {
-	p.wanted = make(map[netip.Addr]struct{}, len(p.n.Addresses))
+	p.wanted = make(map[netip.Addr]struct{}, len(p.n.Addresses)+1)
+	p.wanted[Lobby.Addr()] = struct{}{}
 	for _, a := range p.n.Addresses {
 		p.wanted[a] = struct{}{}
 	}

@@ -36,6 +36,7 @@ var (
 	ErrNoNetwork    = errors.New("no such network")
 	ErrNoAttachment = errors.New("no such attachment")
 	ErrNoInside     = errors.New("the attachment has no namespace of its own")
+	ErrNoRanges     = errors.New("this network mode has no port ranges")
 )
 
 // New returns the driver of a mode. In netns and userns mode the process needs
@@ -110,6 +111,13 @@ type Driver interface {
 	// waits by itself: one that listens for TCP, or one for UDP. An empty network is
 	// the host's own namespace. The caller closes the descriptor.
 	Bind(ctx context.Context, network string, at netip.AddrPort, o SocketOptions) (fd int, err error)
+	// Redirect leads new TCP connections to the ports open, of addresses of the
+	// network, to whatever listens at [Lobby], and those to closed no more, all in
+	// one step. What is open must not overlap. It costs no socket, and connections
+	// that stand are left alone. Repair restores it, and it ends with the network.
+	// The socket finds by [OriginalDestination] what a client asked for. In loopback
+	// mode this is ErrNoRanges.
+	Redirect(ctx context.Context, network string, open, closed []Ports) error
 	// Thread makes the calling goroutine's thread one that enters networks.
 	Thread() (Thread, error)
 	// Reach returns the address by which a socket inside the network binds or
@@ -147,6 +155,17 @@ type Opening struct {
 	Source, To netip.AddrPort
 	Number     uint32 // the flow's own: a packet that is sent again has the same
 }
+
+// Ports are those from First to Last at an address.
+type Ports struct {
+	At          netip.Addr
+	First, Last uint16
+}
+
+// Lobby is where the connections arrive that [Driver.Redirect] leads. It is an
+// address of every network's router, but of no VPC's ranges, which cannot contain
+// link-local ones, and nobody gets there by naming it.
+var Lobby = netip.MustParseAddrPort("169.254.0.1:1")
 
 // SocketOptions of [Driver.Bind].
 type SocketOptions struct {

@@ -213,6 +213,10 @@ func (d *loopback) Watch(context.Context, string, func(Opening)) (Watch, error) 
 	return nil, fmt.Errorf("watch a network in loopback mode: %w", errors.ErrUnsupported)
 }
 
+func (d *loopback) Redirect(context.Context, string, []Ports, []Ports) error {
+	return fmt.Errorf("%w: without isolation, every port of an address cannot be its own", ErrNoRanges)
+}
+
 func (d *loopback) Bind(_ context.Context, network string, at netip.AddrPort, o SocketOptions) (int, error) {
 	if network == "" {
 		return bindHere(at, o)

@@ -53,6 +53,9 @@ func TestLoopbackSockets(t *testing.T) {
 		}
 	}
 	at := netip.MustParseAddrPort("10.0.1.5:7443")
+	if err := d.Redirect(ctx, "vpc-a", []Ports{{at.Addr(), 1, 65535}}, nil); !errors.Is(err, ErrNoRanges) {
+		t.Errorf("redirect: got %v, want %v", err, ErrNoRanges)
+	}
 	for i, id := range []string{"vpc-a", "vpc-b"} {
 		ln, err := d.Listen(ctx, id, at)
 		if err != nil {

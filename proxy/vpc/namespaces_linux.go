@@ -44,6 +44,8 @@ type router struct {
 	places      map[string]*place     // by attachment; guarded by namespaces.mu
 	attachments map[string]Attachment // of want; guarded by namespaces.mu
 
+	redirects redirects
+
 	pass  sync.Mutex       // held by the one who changes the network, guards what follows
 	gone  bool             // removed while others waited for pass
 	want  Network          // what the last pass was about
@@ -299,7 +301,7 @@ type pass struct {
 
 	st      *state
 	fresh   bool                    // st was read from the kernel in this pass
-	wanted  map[netip.Addr]struct{} // n.Addresses
+	wanted  map[netip.Addr]struct{} // n.Addresses and the lobby
 	reguard bool                    // the guard may have to change
 	rt      *netlink.Handle         // in the router's namespace; opened when first needed
 }
@@ -319,6 +321,7 @@ func (p *pass) run(ctx context.Context) error {
 		{"vswitches", p.bridges},
 		{"addresses", p.addresses},
 		{"guard", p.guard}, // before any port comes up
+		{"redirects", p.lookRedirect},
 		{"attachments", p.attach},
 		{"routes", p.routes},
 	})

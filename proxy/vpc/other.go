@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 
@@ -54,3 +55,6 @@ func SetFilter(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
 func Exec(context.Context, *net.UnixConn, [3]*os.File, func(tty bool) any) (int, error) {
 	return 0, ErrNoExec
 }
+
+// OriginalDestination is of redirected connections, which there are none of.
+func OriginalDestination(int) netip.AddrPort { return netip.AddrPort{} }
