@@ -218,6 +218,7 @@ func (e *Local) adopt(d Change) *work {
 	for o := range w.owners {
 		e.swap(o, w)
 	}
+	e.tidy()
 	for id := range w.ruled {
 		e.enforce(id)
 	}
@@ -287,6 +288,7 @@ func (e *Local) follow(w *work) {
 	}
 	making.Wait()
 	e.await(w.parting)
+	e.leadAll(w.owners)
 	for o := range w.owners {
 		e.settle(o)
 	}

@@ -33,9 +33,9 @@ type server struct {
 // target is what makes a server of a group another one.
 type target struct {
 	id      string
-	address netip.AddrPort
-	host    bool // dialled from the host's own namespace
-	named   bool // found by a name
+	address netip.AddrPort // port 0: the one that the client used
+	host    bool           // dialled from the host's own namespace
+	named   bool           // found by a name
 }
 
 // enter is false once the server is removed.

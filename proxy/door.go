@@ -21,7 +21,8 @@ const (
 	dialAttempts  = 3 // servers that a flow tries
 )
 
-// door is one listening socket and the flows that came in by it.
+// door is one listening socket, or one range of ports in the hall of its network,
+// and the flows that came in by it.
 type door struct {
 	place
 	owner    object
@@ -29,7 +30,8 @@ type door struct {
 	tally    *tally
 	zone     string // of the endpoint or load balancer
 	era      int64  // of the endpoint's zone; guarded by the engine
-	listener forward.Listener
+	mss      int
+	listener forward.Listener // nil: it has a range
 	gate     atomic.Pointer[gate]
 	flows    flowSet
 	filter   *verdict.Filter // of the rules that the socket was last given a program of; guarded by the engine
@@ -46,31 +48,44 @@ func (e *Local) open(owner object, v want) (*door, error) {
 		return nil, ErrAway
 	}
 	if d := e.places[v.place]; d != nil {
-		return nil, fmt.Errorf("%v is in use by %s", v.at, d.owner.id)
+		return nil, fmt.Errorf("%v is in use by %s", v.place, d.owner.id)
 	}
 	ctx, cancel := context.WithTimeout(e.life, listenTimeout)
 	defer cancel()
-	d := &door{place: v.place, owner: owner, engine: e, tally: v.tally, zone: v.zone, era: v.era}
+	d := &door{place: v.place, owner: owner, engine: e, tally: v.tally, zone: v.zone, era: v.era, mss: v.mss}
 	d.gate.Store(v.gate)
-	o := vpc.SocketOptions{Filter: e.filterFor(v.gate, v.at.Port())}
-	fd, err := e.driver.Bind(ctx, v.network, v.at, o)
-	if err != nil && o.Filter != nil { // it may be too much for the kernel
-		o.Filter = nil
-		fd, err = e.driver.Bind(ctx, v.network, v.at, o)
-	}
-	if err == nil {
-		d.listener, err = e.forwarder.Accept(fd, d)
-	}
+	filtered, err := d.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %v: %w", v.at, err)
+		return nil, fmt.Errorf("listen on %v: %w", v.place, err)
+	}
+	if v.network != "" {
+		e.hall(v.network).enter(d)
 	}
 	if e.doors[owner] == nil {
 		e.doors[owner] = map[place]*door{}
 	}
 	e.doors[owner][v.place], e.places[v.place] = d, d
 	e.listeners.Add(1)
-	e.screened(d, o.Filter != nil)
+	e.screened(d, filtered)
 	return d, nil
+}
+
+// open also reports whether the socket has a filter.
+func (d *door) open(ctx context.Context) (filtered bool, err error) {
+	e := d.engine
+	if d.to != 0 {
+		return false, e.hall(d.network).lead(ctx, d.ports())
+	}
+	o := vpc.SocketOptions{MSS: d.mss, Filter: e.filterFor(d.gate.Load(), d.at.Port())}
+	fd, err := e.driver.Bind(ctx, d.network, d.at, o)
+	if err != nil && o.Filter != nil { // it may be too much for the kernel
+		o.Filter = nil
+		fd, err = e.driver.Bind(ctx, d.network, d.at, o)
+	}
+	if err == nil {
+		d.listener, err = e.forwarder.Accept(fd, d)
+	}
+	return o.Filter != nil, err
 }
 
 // session is a flow that was let in, on its way to a server and back.
@@ -79,6 +94,7 @@ type session struct {
 	door    *door
 	gate    *gate          // as it was let in
 	source  netip.AddrPort // as the consumer's network knows it
+	address netip.AddrPort // that its client asked for
 	verdict verdict.Trace
 	server  *server // that has it, or was tried last
 	tried   [dialAttempts]*server
@@ -96,12 +112,15 @@ type session struct {
 // Admit implements [forward.Door].
 func (d *door) Admit(f *forward.Flow) forward.Session {
 	g := d.gate.Load()
-	s := &session{flow: f, door: d, gate: g, source: f.Source, verdict: verdict.Trace{Accept: true}}
+	s := &session{flow: f, door: d, gate: g, source: f.Source, address: d.at, verdict: verdict.Trace{Accept: true}}
 	if d.network != "" {
 		s.source = d.engine.driver.Translate(d.network, f.Source)
 	}
+	if f.Address.IsValid() {
+		s.address = f.Address
+	}
 	if g.rules != nil {
-		s.verdict = g.rules.filter.Load().Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: d.at.Port()})
+		s.verdict = g.rules.filter.Load().Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: s.address.Port()})
 	}
 	f.Idle, f.Sum, f.Limits = g.idle, &d.tally.bytes, g.limits
 	switch {
@@ -132,7 +151,7 @@ func (s *session) Next(f *forward.Flow) (forward.Target, bool) {
 		s.inside, s.from = true, s.gate.pool.after(s.from)
 		return s.target(), true
 	}
-	key := flowKey{Client: s.source, Local: s.door.at, Endpoint: s.door.tally.endpoint}
+	key := flowKey{Client: s.source, Local: s.address, Endpoint: s.door.tally.endpoint}
 	for s.tries < dialAttempts {
 		next, from := s.gate.pool.pick(&key, s.tried[:s.tries])
 		if next == nil {
@@ -159,6 +178,9 @@ func (s *session) Next(f *forward.Flow) (forward.Target, bool) {
 
 func (s *session) target() forward.Target {
 	t := forward.Target{To: s.server.address, Preface: s.preface()}
+	if t.To.Port() == 0 {
+		t.To = netip.AddrPortFrom(t.To.Addr(), s.address.Port())
+	}
 	if !s.server.host {
 		t.Network, t.From = s.from.network, s.from.local
 	}
@@ -171,7 +193,7 @@ func (s *session) preface() []byte {
 	if !p.Enabled {
 		return nil
 	}
-	h := pp2.Header{Source: s.source, To: d.at, Dialect: pp2.Dialect(p.Dialect)}
+	h := pp2.Header{Source: s.source, To: s.address, Dialect: pp2.Dialect(p.Dialect)}
 	if p.VPC {
 		h.VPC = d.network
 	}

@@ -85,6 +85,7 @@ type Local struct {
 	rules        map[string]*rules // by the list of security groups
 	doors        map[object]map[place]*door
 	places       map[place]*door
+	halls        map[string]*hall // by network
 
 	endpointsOf index[string, string] // by load balancer
 	balancersOf index[string, string] // by server group
@@ -131,6 +132,7 @@ func New(cfg Config) (*Local, error) {
 		rules:        map[string]*rules{},
 		doors:        map[object]map[place]*door{},
 		places:       map[place]*door{},
+		halls:        map[string]*hall{},
 		endpointsOf:  index[string, string]{},
 		balancersOf:  index[string, string]{},
 		rulesOf:      index[string, string]{},
@@ -209,9 +211,11 @@ func (e *Local) Close() error {
 	e.work.Wait()
 	e.mu.Lock()
 	for _, d := range e.places {
-		d.listener.Close()
+		e.shut(d)
 		d.flows.end(ReasonShutdown)
-		e.forget(d)
+	}
+	for _, h := range e.halls {
+		h.close()
 	}
 	for _, g := range e.serverGroups {
 		for _, s := range g.servers {

@@ -125,6 +125,10 @@ func (d *fake) Bind(ctx context.Context, network string, at netip.AddrPort, o vp
 	return host.Bind(ctx, "", here, o)
 }
 
+func (d *fake) Redirect(context.Context, string, []vpc.Ports, []vpc.Ports) error {
+	return vpc.ErrNoRanges
+}
+
 // host makes sockets on 127/8.
 var host = func() vpc.Driver {
 	d, err := vpc.New(vpc.Config{Installation: "fake", Mode: vpc.ModeLoopback})

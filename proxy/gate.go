@@ -19,6 +19,7 @@ const defaultIdle = 900 * time.Second // for listeners that say nothing
 type place struct {
 	network string
 	at      netip.AddrPort
+	to      uint16 // last port of a range that begins at the port of at; 0: it is that port alone
 }
 
 // gate is what a new flow meets behind a door. It never changes: a change of the
@@ -62,6 +63,7 @@ type want struct {
 	place
 	zone  string // of the endpoint or load balancer
 	era   int64  // of the endpoint's zone
+	mss   int    // of its listening socket
 	tally *tally
 	gate  *gate
 	err   error // why the snapshot gives it nothing to lead to
@@ -115,10 +117,25 @@ func (e *Local) lead(balancer, zone, network string, at netip.Addr, t *tally, r 
 	if !slices.ContainsFunc(b.Zones, func(z LBZone) bool { return z.Zone == zone }) {
 		return []want{{zone: zone, err: fmt.Errorf("load balancer %q is not in zone %q", balancer, zone)}}
 	}
+	var ranges []place
 	for _, l := range b.tcp {
+		where, mss := place{network: network, at: netip.AddrPortFrom(at, l.Port)}, l.MSS
+		if l.Port == 0 {
+			where.at, where.to, mss = netip.AddrPortFrom(at, l.From), l.To, 0
+			if l.From == 0 || l.To < l.From {
+				doors = append(doors, want{zone: zone, err: fmt.Errorf("listener %q has no port", l.ID)})
+				continue
+			}
+			if slices.ContainsFunc(ranges, where.overlaps) { // the first one stands
+				doors = append(doors, want{zone: zone, err: fmt.Errorf("the ports of listener %q are another one's too", l.ID)})
+				continue
+			}
+			ranges = append(ranges, where)
+		}
 		doors = append(doors, want{
-			place: place{network, netip.AddrPortFrom(at, l.Port)},
+			place: where,
 			zone:  zone,
+			mss:   mss,
 			tally: t,
 			gate: &gate{
 				rules:    r,
@@ -144,9 +161,8 @@ func (e *Local) swap(o object, w *work) {
 	}
 	for at, d := range e.doors[o] {
 		v, ok := wants[at]
-		if !ok || v.tally != d.tally {
-			d.listener.Close()
-			e.forget(d)
+		if !ok || v.tally != d.tally || v.mss != d.mss {
+			e.shut(d)
 			e.closed.add(o, d)
 			continue
 		}
@@ -161,7 +177,20 @@ func (e *Local) swap(o object, w *work) {
 		}
 	}
 	for d := range e.closed[o] {
-		_, again := wants[d.place]
+		again := false
+		for at := range wants {
+			again = again || at.overlaps(d.place)
+		}
+		if again { // be it for a part of the ports
+			d.flows.cut(ReasonRevoked, func(s *session) bool {
+				for at := range wants {
+					if at.covers(s.address) {
+						return false
+					}
+				}
+				return true
+			})
+		}
 		if gone := e.part(d, again); gone != nil {
 			w.parting = append(w.parting, gone)
 		}
@@ -209,7 +238,7 @@ func (e *Local) part(d *door, again bool) <-chan struct{} {
 // fate is until when the flows of a closed door may live, or that they are kept.
 func (e *Local) fate(d *door, again bool) (until time.Time, keep bool) {
 	if d.owner.kind != anEndpoint {
-		return time.Time{}, false
+		return time.Time{}, again && d.owner.kind == aBalancer
 	}
 	ep := e.endpoints[d.owner.id]
 	if ep == nil {
@@ -228,8 +257,15 @@ func (e *Local) fate(d *door, again bool) (until time.Time, keep bool) {
 	return time.Time{}, d.era == z.Era && z.leads(balancer) && (again || balancer != z.LoadBalancer)
 }
 
-// forget takes a closed door off the books. The caller holds mu.
-func (e *Local) forget(d *door) {
+// shut closes a door and takes it off the books; its flows go on. The caller holds
+// mu.
+func (e *Local) shut(d *door) {
+	if d.listener != nil {
+		d.listener.Close()
+	}
+	if d.network != "" {
+		e.hall(d.network).leave(d)
+	}
 	delete(e.doors[d.owner], d.place)
 	if len(e.doors[d.owner]) == 0 {
 		delete(e.doors, d.owner)

@@ -69,7 +69,7 @@ func (s *session) record(reason string) {
 	end := d.engine.now()
 	r := Record{
 		Flow: s.row.first, Window: reason == ReasonOpen, Protocol: verdict.TCP,
-		Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: s.source, Address: d.at,
+		Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: s.source, Address: s.address,
 		Start: s.row.since, End: end, Action: ActionReject, Reason: reason, Verdict: s.verdict,
 	}
 	if r.Start.IsZero() {

@@ -81,7 +81,7 @@ func (e *Local) enforce(id string) {
 	}
 	filter := ep.rules.filter.Load()
 	for _, d := range e.doors[o] {
-		if d.filter == filter {
+		if d.filter == filter || d.listener == nil { // a range has no socket of its own
 			continue
 		}
 		program := e.filterFor(d.gate.Load(), d.at.Port())
@@ -109,7 +109,7 @@ func (e *Local) enforce(id string) {
 // recheck ends the flows that filter refuses.
 func (d *door) recheck(filter *verdict.Filter) {
 	d.flows.cut(ReasonGroup, func(s *session) bool {
-		trace := filter.Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: d.at.Port()})
+		trace := filter.Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: s.address.Port()})
 		if !trace.Accept {
 			s.refusal.Store(&trace)
 		}
@@ -159,7 +159,7 @@ func (e *Local) adjustWatches() (idle []vpc.Watch) {
 // dropped counts and records a connection that a door's filter dropped, once.
 func (e *Local) dropped(network string, o vpc.Opening) {
 	e.mu.Lock()
-	w, d := e.watches[network], e.places[place{network, o.To}]
+	w, d := e.watches[network], e.places[place{network: network, at: o.To}]
 	if w == nil || d == nil || !d.filtered {
 		e.mu.Unlock()
 		return

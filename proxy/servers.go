@@ -55,6 +55,9 @@ func (e *Local) adoptServerGroup(id string, want *ServerGroup, w *work, refill s
 		is.kin[s.ID] = k
 		var members []*server
 		for _, t := range e.targets(s) {
+			if is.AnyPort {
+				t.address = netip.AddrPortFrom(t.address.Addr(), 0)
+			}
 			r := have[t]
 			if delete(have, t); r == nil {
 				r = e.newServer(k, t, is.Health.Enabled)

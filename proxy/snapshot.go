@@ -113,7 +113,7 @@ type Listener struct {
 	IdleTimeout    int              `json:"idleTimeout,omitempty"`    // seconds; 0 means 900 for TCP, 20 for UDP
 	CPS            int              `json:"cps,omitempty"`            // new flows a second in each zone; 0: no limit
 	MaxConnections int              `json:"maxConnections,omitempty"` // live flows in each zone; 0: no limit
-	MSS            int              `json:"mss,omitempty"`            // largest TCP segment, bytes; 0: unchanged
+	MSS            int              `json:"mss,omitempty"`            // largest TCP segment, bytes; 0: unchanged, as it is with a range
 	Proxy          ProxyProtocol    `json:"proxy,omitzero"`
 }
 

@@ -19,6 +19,9 @@ type Forwarder interface {
 	// Accept serves a socket that listens, which becomes the forwarder's own, and
 	// asks door about each connection.
 	Accept(fd int, door Door) (Listener, error)
+	// AcceptRedirected is Accept for a socket that the kernel leads connections to
+	// which were meant for others: [Flow.Address] says what each asked for.
+	AcceptRedirected(fd int, door Door) (Listener, error)
 	// Close ends the forwarder. Listeners and flows have to be gone.
 	Close()
 }
@@ -87,8 +90,11 @@ type Limits [2]Limit
 // Flow is one connection through a door, from its accept to its end.
 type Flow struct {
 	Source netip.AddrPort // the client, as the socket knows it
-	Start  time.Time
-	Moved  Bytes // passed on so far
+	// Address is what the client asked for, where that is not the address of the
+	// listening socket; the zero one otherwise, and if it could not be found out.
+	Address netip.AddrPort
+	Start   time.Time
+	Moved   Bytes // passed on so far
 
 	// Admit may set these.
 	Idle   time.Duration // without a byte, until both sides are reset; 0: never

@@ -37,20 +37,28 @@ func (f *Goroutines) Close() { f.running.Wait() }
 
 type listening struct {
 	net.Listener
-	door   Door
-	closed chan struct{}
-	done   chan struct{} // accept has returned and the socket is gone
+	door       Door
+	redirected bool
+	closed     chan struct{}
+	done       chan struct{} // accept has returned and the socket is gone
 }
 
 // Accept implements [Forwarder].
-func (f *Goroutines) Accept(fd int, door Door) (Listener, error) {
+func (f *Goroutines) Accept(fd int, door Door) (Listener, error) { return f.listen(fd, door, false) }
+
+// AcceptRedirected implements [Forwarder].
+func (f *Goroutines) AcceptRedirected(fd int, door Door) (Listener, error) {
+	return f.listen(fd, door, true)
+}
+
+func (f *Goroutines) listen(fd int, door Door, redirected bool) (Listener, error) {
 	file := os.NewFile(uintptr(fd), "listener")
 	ln, err := net.FileListener(file)
 	_ = file.Close()
 	if err != nil {
 		return nil, err
 	}
-	l := &listening{Listener: ln, door: door, closed: make(chan struct{}), done: make(chan struct{})}
+	l := &listening{Listener: ln, door: door, redirected: redirected, closed: make(chan struct{}), done: make(chan struct{})}
 	f.running.Go(func() { f.accept(l) })
 	return closer{l}, nil
 }
@@ -85,7 +93,7 @@ func (f *Goroutines) accept(l *listening) {
 		c, err := l.Accept()
 		if tc, ok := c.(*net.TCPConn); ok && err == nil {
 			failing = false
-			f.running.Go(func() { f.serve(tc, l.door) })
+			f.running.Go(func() { f.serve(tc, l) })
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -108,7 +116,7 @@ func (f *Goroutines) accept(l *listening) {
 }
 
 // serve takes one connection from its accept to its end.
-func (f *Goroutines) serve(c *net.TCPConn, door Door) {
+func (f *Goroutines) serve(c *net.TCPConn, l *listening) {
 	peer, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok { // gone already
 		hardClose(c)
@@ -117,7 +125,10 @@ func (f *Goroutines) serve(c *net.TCPConn, door Door) {
 	s := &relay{client: c}
 	s.Source, s.Start, s.owner = netip.AddrPortFrom(peer.AddrPort().Addr().Unmap(), peer.AddrPort().Port()), time.Now(), s
 	s.live, s.stop = context.WithCancel(context.Background())
-	session := door.Admit(&s.Flow)
+	if raw, err := c.SyscallConn(); err == nil && l.redirected {
+		_ = raw.Control(func(fd uintptr) { s.Address = vpc.OriginalDestination(int(fd)) })
+	}
+	session := l.door.Admit(&s.Flow)
 	if session == nil {
 		s.End(Reset)
 		return

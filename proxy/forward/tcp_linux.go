@@ -34,17 +34,25 @@ const (
 // acceptor is a listening socket that all loops wait for; the kernel wakes one.
 type acceptor struct {
 	*Loops
-	fd      int
-	door    Door
-	failing atomic.Bool
+	fd         int
+	door       Door
+	redirected bool
+	failing    atomic.Bool
 }
 
 // Accept implements [Forwarder].
-func (f *Loops) Accept(fd int, door Door) (Listener, error) {
+func (f *Loops) Accept(fd int, door Door) (Listener, error) { return f.listen(fd, door, false) }
+
+// AcceptRedirected implements [Forwarder].
+func (f *Loops) AcceptRedirected(fd int, door Door) (Listener, error) {
+	return f.listen(fd, door, true)
+}
+
+func (f *Loops) listen(fd int, door Door, redirected bool) (Listener, error) {
 	if !f.files.take(1) {
 		return nil, unix.EMFILE
 	}
-	a := &acceptor{Loops: f, fd: fd, door: door}
+	a := &acceptor{Loops: f, fd: fd, door: door, redirected: redirected}
 	errs := make(chan error, len(f.loops))
 	for _, l := range f.loops {
 		l.post(func() { errs <- l.add(fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, a) })
@@ -89,7 +97,7 @@ func (a *acceptor) ready(l *loop, _ uint32) {
 		switch errno {
 		case 0:
 			a.failing.Store(false)
-			l.welcome(a.door, int(fd), address(&l.addr))
+			l.welcome(a, int(fd), address(&l.addr))
 		case unix.EAGAIN:
 			return
 		case unix.EINTR, unix.ECONNABORTED:
@@ -195,7 +203,7 @@ func (s *side) direction() int {
 }
 
 // welcome begins a flow with a client that has connected.
-func (l *loop) welcome(door Door, fd int, from netip.AddrPort) {
+func (l *loop) welcome(a *acceptor, fd int, from netip.AddrPort) {
 	s := &stream{home: l, loop: l}
 	s.Source, s.Start, s.owner = from, time.Now(), s
 	s.sides = [2]side{{flow: s, fd: fd}, {flow: s, fd: -1}}
@@ -203,7 +211,10 @@ func (l *loop) welcome(door Door, fd int, from netip.AddrPort) {
 	if !room {
 		s.End(Descriptors)
 	}
-	if s.session = door.Admit(&s.Flow); s.session == nil {
+	if a.redirected {
+		s.Address = vpc.OriginalDestination(fd)
+	}
+	if s.session = a.door.Admit(&s.Flow); s.session == nil {
 		s.gone = true
 		if room {
 			l.files.release(2)

@@ -56,7 +56,8 @@ func setup(fd int, o SocketOptions) error {
 		return os.NewSyscallError("setsockopt", err)
 	}
 	if o.MSS > 0 {
-		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, o.MSS))
+		const least = 88 // Linux refuses less
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, max(o.MSS, least)))
 	}
 	return nil
 }
