@@ -304,6 +304,10 @@ func (p *plane) Probe(_ context.Context, attachment string, target netip.AddrPor
 	return p.result, nil
 }
 
+func (p *plane) Series(_ context.Context, q domain.SeriesQuery) (domain.Series, error) {
+	return domaintest.SeriesOf(q), nil
+}
+
 func (p *plane) Status(context.Context) (domain.EngineStatus, error) {
 	return domain.EngineStatus{}, nil
 }

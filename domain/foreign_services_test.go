@@ -286,6 +286,15 @@ func init() {
 		"ServiceFlows": shows(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
 			return s.ServiceFlows(ctx, f.id["service"], domain.FlowQuery{})
 		}),
+		"EndpointSeries": shows(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.EndpointSeries(ctx, f.id["endpoint"], domain.SeriesSpan{})
+		}),
+		"ServiceSeries": shows(domain.ReadProvide, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.ServiceSeries(ctx, f.id["service"], domain.SeriesSpan{})
+		}),
+		"LoadBalancerSeries": shows(domain.ReadNetwork, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
+			return s.LoadBalancerSeries(ctx, f.id["load balancer"], domain.SeriesSpan{})
+		}),
 		"ExportEndpointFlows": shows(domain.ReadConsume, func(ctx context.Context, s *domain.Scope, f *fixture) (any, error) {
 			var lines []domain.FlowLine
 			err := s.ExportEndpointFlows(ctx, f.id["endpoint"], domain.FlowQuery{}, func(l domain.FlowLine) error { lines = append(lines, l); return nil })

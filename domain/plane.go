@@ -16,6 +16,8 @@ type DataPlane interface {
 	Probe(ctx context.Context, attachmentID string, target netip.AddrPort, http bool) (ProbeResult, error)
 	// Records returns a page of flow records, with both sides' halves in them.
 	Records(ctx context.Context, q RecordQuery) (RecordPage, error)
+	// Series returns what was counted of an object over time.
+	Series(ctx context.Context, q SeriesQuery) (Series, error)
 	// Status of the engine.
 	Status(ctx context.Context) (EngineStatus, error)
 }

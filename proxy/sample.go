@@ -121,7 +121,8 @@ func (e *Local) standing(b *balancer) map[string]*flowlog.Values {
 				continue
 			}
 			for _, s := range g.servers {
-				if _, ok := seen[s]; ok || s.weight == 0 || !(b.CrossZone || s.zone == "" || s.zone == z.Zone) {
+				serves := b.CrossZone || s.zone == "" || s.zone == z.Zone
+				if _, again := seen[s]; again || !serves || s.weight == 0 {
 					continue
 				}
 				seen.add(s)

@@ -29,7 +29,7 @@ var embedded embed.FS
 // required is what every page needs.
 var required = []string{
 	"htmx.min.js", "inter.woff2", "inter-ext.woff2", "mono.woff2", "uplot.min.js", "uplot.min.css",
-	"console.css", "app.js", "live.js", "live-worker.js",
+	"console.css", "app.js", "charts.js", "live.js", "live-worker.js",
 }
 
 // kinds are the only files that are served; the licences beside them are not.

@@ -3,6 +3,7 @@ package domaintest
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 )
@@ -76,4 +77,16 @@ func (all Recorded) Records(_ context.Context, q domain.RecordQuery) (domain.Rec
 		p.Next = r.Seq
 	}
 	return p, nil
+}
+
+// SeriesOf answers [domain.DataPlane.Series] with two points of every metric.
+func SeriesOf(q domain.SeriesQuery) domain.Series {
+	at := time.Unix(1_800_000_000, 0)
+	s := domain.Series{Step: q.Span.Step, Times: []time.Time{at, at.Add(q.Span.Step)}}
+	for i, name := range []string{
+		"ZoneHealthy", "UnhealthyServerCount", "BandwidthUtilization", "SecurityGroupDenied", "DropConnection", "ActiveConnection", "NewConnection", "OutBps", "InBps",
+	} {
+		s.Lines = append(s.Lines, domain.SeriesLine{Name: name, Values: []float64{float64(i), 1000 * float64(i)}})
+	}
+	return s
 }

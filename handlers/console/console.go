@@ -87,7 +87,7 @@ var areas = []func(*Console, router){
 	(*Console).serviceArea, (*Console).connectionArea, (*Console).balancerArea, (*Console).serverGroupArea,
 	(*Console).endpointArea, (*Console).catalogueArea,
 	(*Console).vpcsArea, (*Console).attachmentsArea, (*Console).routesArea, (*Console).groupsArea,
-	(*Console).flowArea, (*Console).auditArea, (*Console).adminArea,
+	(*Console).flowArea, (*Console).metricsArea, (*Console).auditArea, (*Console).adminArea,
 }
 
 // Public are the routes that need no session; every other route of the console

@@ -222,6 +222,10 @@ func (p *fakePlane) Probe(_ context.Context, attachment string, target netip.Add
 	return p.probe, nil
 }
 
+func (p *fakePlane) Series(_ context.Context, q domain.SeriesQuery) (domain.Series, error) {
+	return domaintest.SeriesOf(q), nil
+}
+
 func (p *fakePlane) Status(context.Context) (domain.EngineStatus, error) {
 	return domain.EngineStatus{Mode: "netns", Started: time.Unix(0, 0)}, nil
 }

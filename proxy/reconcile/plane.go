@@ -1,8 +1,10 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/proxy"
@@ -55,6 +57,27 @@ func (l *Loop) Records(ctx context.Context, q domain.RecordQuery) (domain.Record
 		})
 	}
 	return p, err
+}
+
+// kindsOfSeries are the engine's words for the domain's kinds.
+var kindsOfSeries = map[string]string{
+	domain.KindEndpoint: proxy.OfEndpoint, domain.KindService: proxy.OfService, domain.KindLoadBalancer: proxy.OfLoadBalancer,
+}
+
+// Series implements [domain.DataPlane].
+func (l *Loop) Series(ctx context.Context, q domain.SeriesQuery) (domain.Series, error) {
+	now := time.Now()
+	p, err := l.Engine.Series(ctx, proxy.SeriesQuery{
+		Object: proxy.Object{Kind: kindsOfSeries[q.Kind], ID: q.ID}, From: now.Add(-cmp.Or(q.Span.For, time.Hour)), To: now, Step: q.Span.Step,
+	})
+	out := domain.Series{Step: p.Step}
+	for _, at := range p.Times {
+		out.Times = append(out.Times, time.Unix(at, 0))
+	}
+	for name, values := range p.Values {
+		out.Lines = append(out.Lines, domain.SeriesLine{Name: name, Values: values})
+	}
+	return out, err
 }
 
 // Status implements [domain.DataPlane].

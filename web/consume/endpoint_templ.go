@@ -90,7 +90,7 @@ func (v Endpoint) tabs() []ui.Tab {
 	} {
 		tabs = append(tabs, ui.Tab{Label: t.label, Href: v.at(t.name), Current: v.Tab == t.name})
 	}
-	return tabs
+	return append(tabs, ui.Tab{Label: "Metrics", Href: v.URL + "/metrics"})
 }
 
 // at is the address of a tab.

@@ -43,6 +43,7 @@ type Page struct {
 	Notice   string // what every page must say, such as the loopback mode
 	Flash    *ui.Note
 	Version  string // of the program
+	Charts   bool   // the page has charts to draw
 }
 
 // URL returns the address of path ("/services") in the page's account.
