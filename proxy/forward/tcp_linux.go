@@ -50,6 +50,7 @@ func (f *Loops) AcceptRedirected(fd int, door Door) (Listener, error) {
 
 func (f *Loops) listen(fd int, door Door, redirected bool) (Listener, error) {
 	if !f.files.take(1) {
+		unix.Close(fd)
 		return nil, unix.EMFILE
 	}
 	a := &acceptor{Loops: f, fd: fd, door: door, redirected: redirected}
