@@ -228,9 +228,9 @@ func (e *Local) adopt(d Change) *work {
 // balancer is a load balancer as it was adopted, with its pools.
 type balancer struct {
 	LoadBalancer
-	tcp   []Listener // those that this engine serves
-	pools map[poolKey]*pool
-	tally *tally // of direct clients
+	served []Listener // those that this engine serves
+	pools  map[poolKey]*pool
+	tally  *tally // of direct clients
 
 	cps    bucket
 	quotas map[quotaKey]*listenerQuota
@@ -264,7 +264,7 @@ func (e *Local) adoptBalancer(id string, lb *LoadBalancer, w *work) {
 	}
 	b.LoadBalancer = *lb
 	b.setQuotas()
-	b.tcp = slices.DeleteFunc(slices.Clone(lb.Listeners), func(l Listener) bool { return l.Protocol != verdict.TCP })
+	b.served = slices.DeleteFunc(slices.Clone(lb.Listeners), func(l Listener) bool { return l.Protocol != verdict.TCP && l.Protocol != verdict.UDP })
 	e.inNetwork.add(lb.Network, o)
 	for _, l := range lb.Listeners {
 		e.balancersOf.add(l.ServerGroup, id)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 )
 
 // server is one target of a group while its address stands: another address
@@ -62,8 +64,9 @@ func (s *server) stand(h Health) {
 		s.since.Store(time.Now().UnixNano())
 	}
 	s.standing.Store(int32(is))
-	if is == down && was != down && s.resets.Load() {
-		s.flows.cut(ReasonUnhealthy, func(*session) bool { return true })
+	if is == down && was != down { // the next datagram of a UDP client finds another
+		resets := s.resets.Load()
+		s.flows.cut(ReasonUnhealthy, func(f *session) bool { return resets || f.door.protocol == verdict.UDP })
 	}
 }
 
@@ -137,10 +140,16 @@ func (p *pool) after(from origin) origin {
 	return from
 }
 
+// learns says whether replies are of use to learn.
+func (p *pool) learns() bool {
+	t := p.table.Load()
+	return t != nil && t.scheduler == QUICConnectionHash
+}
+
 // learn looks for the QUIC connection id in a reply of s, so that the connection
 // is known when its client comes from another address.
 func (p *pool) learn(s *server, reply []byte) {
-	if t := p.table.Load(); t != nil && t.scheduler == QUICConnectionHash {
+	if p.learns() {
 		p.ids.learn(s, reply)
 	}
 }

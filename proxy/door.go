@@ -58,7 +58,7 @@ func (e *Local) open(owner object, v want) (*door, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v: %w", v.place, err)
 	}
-	if v.network != "" {
+	if v.network != "" && v.protocol == verdict.TCP {
 		e.hall(v.network).enter(d)
 	}
 	if e.doors[owner] == nil {
@@ -76,14 +76,17 @@ func (d *door) open(ctx context.Context) (filtered bool, err error) {
 	if d.to != 0 {
 		return false, e.hall(d.network).lead(ctx, d.ports())
 	}
-	o := vpc.SocketOptions{MSS: d.mss, Filter: e.filterFor(d.gate.Load(), d.at.Port())}
+	serve, o := e.forwarder.Accept, vpc.SocketOptions{MSS: d.mss, Filter: e.filterFor(d.gate.Load(), d.place)}
+	if d.protocol == verdict.UDP {
+		serve, o.Packet = e.forwarder.Packets, true
+	}
 	fd, err := e.driver.Bind(ctx, d.network, d.at, o)
 	if err != nil && o.Filter != nil { // it may be too much for the kernel
 		o.Filter = nil
 		fd, err = e.driver.Bind(ctx, d.network, d.at, o)
 	}
 	if err == nil {
-		d.listener, err = e.forwarder.Accept(fd, d)
+		d.listener, err = serve(fd, d)
 	}
 	return o.Filter != nil, err
 }
@@ -120,9 +123,12 @@ func (d *door) Admit(f *forward.Flow) forward.Session {
 		s.address = f.Address
 	}
 	if g.rules != nil {
-		s.verdict = g.rules.filter.Load().Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: s.address.Port()})
+		s.verdict = g.rules.filter.Load().Explain(verdict.Flow{Source: s.source.Addr(), Protocol: d.protocol, Port: s.address.Port()})
 	}
 	f.Idle, f.Sum, f.Limits = g.idle, &d.tally.bytes, g.limits
+	if d.protocol == verdict.UDP && g.pool.learns() {
+		f.Reply = s.reply
+	}
 	switch {
 	case f.Reason() != "":
 	case !s.verdict.Accept:
@@ -151,7 +157,7 @@ func (s *session) Next(f *forward.Flow) (forward.Target, bool) {
 		s.inside, s.from = true, s.gate.pool.after(s.from)
 		return s.target(), true
 	}
-	key := flowKey{Client: s.source, Local: s.address, Endpoint: s.door.tally.endpoint}
+	key := flowKey{Client: s.source, Local: s.address, Endpoint: s.door.tally.endpoint, Datagram: f.First}
 	for s.tries < dialAttempts {
 		next, from := s.gate.pool.pick(&key, s.tried[:s.tries])
 		if next == nil {
@@ -193,7 +199,7 @@ func (s *session) preface() []byte {
 	if !p.Enabled {
 		return nil
 	}
-	h := pp2.Header{Source: s.source, To: s.address, Dialect: pp2.Dialect(p.Dialect)}
+	h := pp2.Header{Source: s.source, To: s.address, Packet: d.protocol == verdict.UDP, Dialect: pp2.Dialect(p.Dialect)}
 	if p.VPC {
 		h.VPC = d.network
 	}
@@ -217,6 +223,9 @@ func (s *session) Failed(_ *forward.Flow, err error) {
 	}
 	s.door.engine.log.Debug("connect", "server_group", s.server.group, "server", s.server.id, "err", err)
 }
+
+// reply sees what the server answers.
+func (s *session) reply(d []byte) { s.gate.pool.learn(s.server, d) }
 
 // Stands implements [forward.Session].
 func (s *session) Stands(*forward.Flow) {

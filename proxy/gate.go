@@ -10,16 +10,22 @@ import (
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy/forward"
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
-const defaultIdle = 900 * time.Second // for listeners that say nothing
+// Idle times for listeners that say nothing.
+const (
+	defaultIdle    = 900 * time.Second
+	defaultUDPIdle = 20 * time.Second
+)
 
 // place is where a door listens. No network means the host's own namespace.
 type place struct {
-	network string
-	at      netip.AddrPort
-	to      uint16 // last port of a range that begins at the port of at; 0: it is that port alone
+	network  string
+	protocol verdict.Protocol
+	at       netip.AddrPort
+	to       uint16 // last port of a range that begins at the port of at; 0: it is that port alone
 }
 
 // gate is what a new flow meets behind a door. It never changes: a change of the
@@ -98,7 +104,7 @@ func (e *Local) wants(o object) (doors []want) {
 		}
 	case anAttachment:
 		if a := e.attachments[o.id]; a != nil && a.Kind == vpc.PublishedPort {
-			doors = append(doors, want{place: place{at: a.Host}, tally: a.tally, gate: &gate{pool: a.pool, idle: defaultIdle}})
+			doors = append(doors, want{place: place{protocol: verdict.TCP, at: a.Host}, tally: a.tally, gate: &gate{pool: a.pool, idle: defaultIdle}})
 		}
 	}
 	return doors
@@ -118,8 +124,16 @@ func (e *Local) lead(balancer, zone, network string, at netip.Addr, t *tally, r 
 		return []want{{zone: zone, err: fmt.Errorf("load balancer %q is not in zone %q", balancer, zone)}}
 	}
 	var ranges []place
-	for _, l := range b.tcp {
-		where, mss := place{network: network, at: netip.AddrPortFrom(at, l.Port)}, l.MSS
+	for _, l := range b.served {
+		idle := defaultIdle
+		if l.Protocol == verdict.UDP {
+			idle = defaultUDPIdle
+		}
+		where, mss := place{network: network, protocol: l.Protocol, at: netip.AddrPortFrom(at, l.Port)}, l.MSS
+		if l.Port == 0 && l.Protocol == verdict.UDP {
+			doors = append(doors, want{zone: zone, err: fmt.Errorf("listener %q: a range of ports carries no UDP", l.ID)})
+			continue
+		}
 		if l.Port == 0 {
 			where.at, where.to, mss = netip.AddrPortFrom(at, l.From), l.To, 0
 			if l.From == 0 || l.To < l.From {
@@ -142,7 +156,7 @@ func (e *Local) lead(balancer, zone, network string, at netip.Addr, t *tally, r 
 				quota:    quota{balancer: &b.cps, listener: b.quotas[quotaKey{zone, l.ID}]},
 				balancer: balancer,
 				pool:     b.pools[poolKey{zone, l.ServerGroup}],
-				idle:     cmp.Or(time.Duration(l.IdleTimeout)*time.Second, defaultIdle),
+				idle:     cmp.Or(time.Duration(l.IdleTimeout)*time.Second, idle),
 				proxy:    l.Proxy,
 			},
 		})
@@ -184,7 +198,7 @@ func (e *Local) swap(o object, w *work) {
 		if again { // be it for a part of the ports
 			d.flows.cut(ReasonRevoked, func(s *session) bool {
 				for at := range wants {
-					if at.covers(s.address) {
+					if at.protocol == d.protocol && at.covers(s.address) {
 						return false
 					}
 				}

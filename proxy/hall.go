@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/openprivatelink/openprivatelink/proxy/forward"
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
@@ -149,7 +150,7 @@ func (h *hall) tidy(ctx context.Context) {
 	h.untidy = false
 	var stale []vpc.Ports
 	for p := range h.led {
-		if h.engine.places[place{h.network, netip.AddrPortFrom(p.At, p.First), p.Last}] == nil {
+		if h.engine.places[place{h.network, verdict.TCP, netip.AddrPortFrom(p.At, p.First), p.Last}] == nil {
 			stale = append(stale, p)
 			delete(h.led, p)
 		}
@@ -180,7 +181,7 @@ func (p place) covers(at netip.AddrPort) bool {
 }
 
 func (p place) overlaps(o place) bool {
-	return p.network == o.network && p.at.Addr() == o.at.Addr() &&
+	return p.network == o.network && p.protocol == o.protocol && p.at.Addr() == o.at.Addr() &&
 		p.at.Port() <= max(o.at.Port(), o.to) && o.at.Port() <= max(p.at.Port(), p.to)
 }
 

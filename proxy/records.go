@@ -9,7 +9,6 @@ import (
 
 	"github.com/openprivatelink/openprivatelink/proxy/flowlog"
 	"github.com/openprivatelink/openprivatelink/proxy/forward"
-	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 )
 
 const (
@@ -37,8 +36,19 @@ func (e *Local) Records(ctx context.Context, q RecordQuery) (Records, error) {
 type row struct {
 	first uint64 // record of the flow; 0: none yet
 	since time.Time
-	moved [2]int64
+	moved moved
 	final bool // the flow has ended
+}
+
+// moved is what has passed, by [forward.In] and [forward.Out].
+type moved struct{ bytes, packets [2]int64 }
+
+func newMoved(f *forward.Flow) (m moved) {
+	for direction := range m.bytes {
+		m.bytes[direction] = f.Moved[direction].Load()
+		m.packets[direction] = f.Datagrams[direction].Load()
+	}
+	return m
 }
 
 // note counts a flow that has ended or was refused, and records it.
@@ -68,7 +78,7 @@ func (s *session) record(reason string) {
 	}
 	end := d.engine.now()
 	r := Record{
-		Flow: s.row.first, Window: reason == ReasonOpen, Protocol: verdict.TCP,
+		Flow: s.row.first, Window: reason == ReasonOpen, Protocol: d.protocol,
 		Endpoint: d.tally.endpoint, Zone: d.tally.zone, Service: d.tally.service, Source: s.source, Address: s.address,
 		Start: s.row.since, End: end, Action: ActionReject, Reason: reason, Verdict: s.verdict,
 	}
@@ -88,10 +98,11 @@ func (s *session) record(reason string) {
 		}
 	}
 	if s.stands.Load() {
-		r.Action = ActionAccept
+		r.Action, r.Told = ActionAccept, s.gate.proxy.Enabled
 	}
-	now := [2]int64{s.flow.Moved[forward.In].Load(), s.flow.Moved[forward.Out].Load()}
-	r.In, r.Out = now[forward.In]-s.row.moved[forward.In], now[forward.Out]-s.row.moved[forward.Out]
+	now, was := newMoved(s.flow), s.row.moved
+	r.In, r.Out = now.bytes[forward.In]-was.bytes[forward.In], now.bytes[forward.Out]-was.bytes[forward.Out]
+	r.PacketsIn, r.PacketsOut = now.packets[forward.In]-was.packets[forward.In], now.packets[forward.Out]-was.packets[forward.Out]
 	seq := d.engine.records.Add(&r)
 	s.row.final = !r.Window
 	if seq == 0 {
@@ -140,8 +151,8 @@ func (e *Local) recordOpen() {
 
 // reasons that flows end for or are refused by.
 var reasons = []string{
-	ReasonClosed, ReasonReset, ReasonIdle, ReasonRevoked, ReasonReplaced, ReasonRemoved, ReasonUnhealthy, ReasonShutdown,
-	ReasonFull, ReasonGroup, ReasonGate, ReasonNoServer, ReasonConnect, ReasonCPS, ReasonMaxConnections, ReasonPorts, reasonOther,
+	ReasonClosed, ReasonReset, ReasonIdle, ReasonUnreachable, ReasonRevoked, ReasonReplaced, ReasonRemoved, ReasonUnhealthy, ReasonShutdown,
+	ReasonFull, ReasonFlows, ReasonGroup, ReasonGate, ReasonNoServer, ReasonConnect, ReasonCPS, ReasonMaxConnections, ReasonPorts, reasonOther,
 }
 
 const reasonOther = "other"

@@ -41,13 +41,13 @@ func (w *watch) again(o vpc.Opening) bool {
 	return false
 }
 
-// filterFor is the program for the socket of a door with that gate; nil if it needs
+// filterFor is the program for the socket of a door there, with that gate; nil if it needs
 // none or cannot have one. The caller holds mu.
-func (e *Local) filterFor(g *gate, port uint16) []bpf.RawInstruction {
-	if g.rules == nil || !e.driver.Capabilities().Filters {
+func (e *Local) filterFor(g *gate, p place) []bpf.RawInstruction {
+	if g.rules == nil || p.protocol != verdict.TCP || !e.driver.Capabilities().Filters {
 		return nil
 	}
-	return g.rules.program(port)
+	return g.rules.program(p.at.Port())
 }
 
 // screened notes that the door's socket has the program of its rules, as they are
@@ -84,7 +84,7 @@ func (e *Local) enforce(id string) {
 		if d.filter == filter || d.listener == nil { // a range has no socket of its own
 			continue
 		}
-		program := e.filterFor(d.gate.Load(), d.at.Port())
+		program := e.filterFor(d.gate.Load(), d.place)
 		if program == nil && !d.filtered {
 			continue
 		}
@@ -109,7 +109,7 @@ func (e *Local) enforce(id string) {
 // recheck ends the flows that filter refuses.
 func (d *door) recheck(filter *verdict.Filter) {
 	d.flows.cut(ReasonGroup, func(s *session) bool {
-		trace := filter.Explain(verdict.Flow{Source: s.source.Addr(), Protocol: verdict.TCP, Port: s.address.Port()})
+		trace := filter.Explain(verdict.Flow{Source: s.source.Addr(), Protocol: d.protocol, Port: s.address.Port()})
 		if !trace.Accept {
 			s.refusal.Store(&trace)
 		}
@@ -159,7 +159,7 @@ func (e *Local) adjustWatches() (idle []vpc.Watch) {
 // dropped counts and records a connection that a door's filter dropped, once.
 func (e *Local) dropped(network string, o vpc.Opening) {
 	e.mu.Lock()
-	w, d := e.watches[network], e.places[place{network: network, at: o.To}]
+	w, d := e.watches[network], e.places[place{network: network, protocol: verdict.TCP, at: o.To}]
 	if w == nil || d == nil || !d.filtered {
 		e.mu.Unlock()
 		return

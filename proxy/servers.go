@@ -132,7 +132,7 @@ func (e *Local) refill(id string) {
 		if len(locals) == 0 {
 			locals = []netip.Addr{z.Address}
 		}
-		for _, l := range b.tcp {
+		for _, l := range b.served {
 			key := poolKey{z.Zone, l.ServerGroup}
 			if pools[key] != nil {
 				continue

@@ -366,12 +366,14 @@ const (
 	ReasonClosed         = forward.Closed      // both sides ended their half
 	ReasonReset          = forward.Reset       // one side reset, or vanished
 	ReasonIdle           = forward.Idle        // no byte for the listener's idle time-out
+	ReasonUnreachable    = forward.Unreachable // UDP: the server's machine says that nobody is there
 	ReasonRevoked        = "revoked"           // its endpoint, zone or listener no longer carries
 	ReasonReplaced       = "replaced"          // its load balancer was replaced, and nothing of the old is to live on
 	ReasonRemoved        = "removed"           // its server was removed from the group
 	ReasonUnhealthy      = "unhealthy"         // its server went down, and the group resets then
 	ReasonShutdown       = "shutdown"          // the engine ended
 	ReasonFull           = forward.Descriptors // refused: the engine has no descriptor to spare
+	ReasonFlows          = forward.Full        // refused: UDP: the engine has as many flows as it may have
 	ReasonGroup          = "sg"                // refused by the security groups
 	ReasonGate           = "gate"              // refused: the gate closed while it arrived
 	ReasonNoServer       = "no_server"         // refused: no server may take it

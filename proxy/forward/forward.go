@@ -22,6 +22,10 @@ type Forwarder interface {
 	// AcceptRedirected is Accept for a socket that the kernel leads connections to
 	// which were meant for others: [Flow.Address] says what each asked for.
 	AcceptRedirected(fd int, door Door) (Listener, error)
+	// Packets serves a socket of UDP, which becomes the forwarder's own, and asks
+	// door about the first datagram of each client. Once the listener is closed its
+	// flows live on until they are ended or idle, and pass nothing more.
+	Packets(fd int, door Door) (Listener, error)
 	// Close ends the forwarder. Listeners and flows have to be gone.
 	Close()
 }
@@ -96,10 +100,16 @@ type Flow struct {
 	Start   time.Time
 	Moved   Bytes // passed on so far
 
+	// Of UDP only.
+	First     []byte       // datagram, while Admit and the calls of Next for it last
+	Datagrams Bytes        // passed on so far, counted one by one
+	Dropped   atomic.Int64 // datagrams, over a limit or because a socket was full
+
 	// Admit may set these.
 	Idle   time.Duration // without a byte, until both sides are reset; 0: never
 	Sum    *Bytes        // counts what passes, too; may be shared by flows
 	Limits *Limits       // that it shares with other flows; nil: none
+	Reply  func([]byte)  // is shown each datagram of the server, and must not keep it
 
 	reason atomic.Pointer[string]
 	owner  interface{ look() } // the forwarder's own view of the flow, which has to look at the reason

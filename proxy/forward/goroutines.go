@@ -25,11 +25,12 @@ type Goroutines struct {
 	driver  vpc.Driver
 	log     *slog.Logger
 	running sync.WaitGroup
+	talks   bound // flows of UDP
 }
 
 // NewGoroutines makes a forwarder that dials with driver.
 func NewGoroutines(driver vpc.Driver, log *slog.Logger) *Goroutines {
-	return &Goroutines{driver: driver, log: log}
+	return &Goroutines{driver: driver, log: log, talks: bound{most: flowsMostAll}}
 }
 
 // Close implements [Forwarder].

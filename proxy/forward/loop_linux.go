@@ -26,10 +26,13 @@ const (
 // Loops is the forwarder of Linux: a few event loops, each an OS thread of its own
 // that waits for many sockets by edge-triggered epoll.
 type Loops struct {
-	driver  vpc.Driver
-	log     *slog.Logger
-	loops   []*loop
-	files   files
+	driver vpc.Driver
+	log    *slog.Logger
+	loops  []*loop
+	files  files
+
+	exchanges bound // flows of UDP
+
 	running sync.WaitGroup
 	dials   sync.WaitGroup // sockets that are made in the host's namespace
 }
@@ -55,6 +58,7 @@ func (f *files) release(n int64) { f.used.Add(-n) }
 // what the process needs besides.
 func New(driver vpc.Driver, n int, log *slog.Logger) (Forwarder, error) {
 	f := &Loops{driver: driver, log: log}
+	f.exchanges.most = flowsMostAll
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, fmt.Errorf("read the limit of open files: %w", err)
@@ -95,11 +99,13 @@ type loop struct {
 	deaf   bool // nothing that is posted will be done
 
 	live  atomic.Int32 // flows
+	hears atomic.Int32 // listeners of packets
 	table []entry      // by descriptor
 	turn  uint32       // of the next entry
 	now   int64        // ns of the monotonic clock, as of the last wait
 	wheel *wheel
 	more  []*side // have more to do than one turn allowed
+	burst *burst  // of UDP; nil until there is some
 
 	inside  string // the network that the thread is in; empty: none
 	entered int64
@@ -186,6 +192,7 @@ func (l *loop) run(ready chan<- error) {
 			s.again = false
 			s.flow.pump(s)
 		}
+		l.flush()
 		l.wheel.advance(l.now)
 		if l.inside != "" && l.now-l.entered > int64(lingerIn) {
 			l.leave()

@@ -319,17 +319,9 @@ func (s *stream) connect(t Target) error {
 		})
 		return nil
 	}
-	from, to := t.From, t.To
-	there, err := l.driver.Reach(t.Network, to)
+	from, there, err := l.reach(t)
 	if err != nil {
 		return err
-	}
-	if from.IsValid() {
-		here, err := l.driver.Reach(t.Network, netip.AddrPortFrom(from, 0))
-		if err != nil {
-			return err
-		}
-		from = here.Addr()
 	}
 	if err := l.enter(t.Network); err != nil {
 		return err
@@ -343,6 +335,15 @@ func (s *stream) connect(t Target) error {
 		return err
 	}
 	return s.connecting(fd)
+}
+
+// reach returns what a socket in t's network binds and connects to.
+func (l *loop) reach(t Target) (from netip.Addr, to netip.AddrPort, err error) {
+	if to, err = l.driver.Reach(t.Network, t.To); err != nil || !t.From.IsValid() {
+		return netip.Addr{}, to, err
+	}
+	here, err := l.driver.Reach(t.Network, netip.AddrPortFrom(t.From, 0))
+	return here.Addr(), to, err
 }
 
 // connecting waits for a connect that is under way.

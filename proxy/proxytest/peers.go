@@ -4,6 +4,7 @@ package proxytest
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -72,6 +73,29 @@ func Say(text string) Handler {
 		_ = c.CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
 	}
+}
+
+// EchoPackets sends every datagram back to where it came from, until the test ends
+// or c is closed.
+func EchoPackets(tb testing.TB, c *net.UDPConn) {
+	tb.Helper()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		b := make([]byte, 64<<10)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(b)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				_, _ = c.WriteToUDPAddrPort(b[:n], from)
+			}
+		}
+	})
+	tb.Cleanup(func() {
+		_ = c.Close()
+		wg.Wait()
+	})
 }
 
 // Pattern is an endless, seeded stream of bytes that no shift of itself equals.
