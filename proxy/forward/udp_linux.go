@@ -416,6 +416,7 @@ type burst struct {
 	vectors  [burstMost]vector
 	names    [burstMost]sockaddr
 	controls [burstMost]control
+	clean    [burstMost]bool      // ready to be received into
 	segment  [burstMost]int       // bytes of each datagram of a run; 0: it is no run
 	flows    [burstMost]*exchange // that they belong to
 	memory   [burstMost][packetRoom]byte
@@ -444,6 +445,10 @@ type control struct {
 // receive takes up to most messages, from at on.
 func (b *burst) receive(fd, at, most int) (int, syscall.Errno) {
 	for i := at; i < at+most; i++ {
+		if b.clean[i] {
+			continue
+		}
+		b.clean[i] = true
 		m := &b.messages[i]
 		m.Name, m.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), uint32(unsafe.Sizeof(b.names[i]))
 		b.vectors[i].Base = &b.memory[i][0]
@@ -458,6 +463,7 @@ func (b *burst) receive(fd, at, most int) (int, syscall.Errno) {
 		return 0, errno
 	}
 	for i := at; i < at+int(got); i++ {
+		b.clean[i] = false
 		length := int(b.messages[i].length)
 		b.vectors[i].SetLen(length)
 		b.segment[i] = 0
