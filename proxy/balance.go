@@ -22,10 +22,12 @@ type server struct {
 	flows    flowSet
 
 	// Guarded by the engine.
-	zone   string
-	weight int
-	kin    *kin
-	check  *check // nil: not checked
+	zone    string
+	weight  int
+	kin     *kin
+	check   *check    // nil: not checked
+	before  Health    // that the program before knew; empty: none was
+	drained time.Time // end of its drain
 
 	// Guarded by kin.
 	health Health

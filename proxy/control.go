@@ -38,6 +38,7 @@ type request struct {
 	Vitals  *struct{}     `json:"vitals,omitempty"`
 	Exec    *ExecRequest  `json:"exec,omitempty"`
 	Stop    *struct{}     `json:"stop,omitempty"`
+	Upgrade *string       `json:"upgrade,omitempty"` // the program's path; answered only if it does not come to that
 }
 
 type response struct {
@@ -88,11 +89,16 @@ func Serve(ctx context.Context, cfg Config, socket string) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ln, err := listenControl(ctx, socket)
+	var ln *net.UnixListener
+	if cfg.inherited != nil {
+		ln, err = inheritControl(cfg.inherited.Control)
+	} else {
+		ln, err = listenControl(ctx, socket)
+	}
 	if err != nil {
 		return errors.Join(err, e.Close())
 	}
-	s := &control{engine: e, stop: cancel, conns: map[*net.UnixConn]struct{}{}, slots: make(chan struct{}, controlConns)}
+	s := &control{engine: e, ln: ln, succeed: cfg.succeed, stop: cancel, conns: map[*net.UnixConn]struct{}{}, slots: make(chan struct{}, controlConns)}
 	var loop sync.WaitGroup
 	loop.Go(func() { s.accept(ctx, ln) })
 	<-ctx.Done()
@@ -125,6 +131,23 @@ func listenControl(ctx context.Context, socket string) (*net.UnixListener, error
 	return ln.(*net.UnixListener), os.Chmod(socket, 0o600)
 }
 
+// inheritControl goes on with the socket of the program before.
+func inheritControl(fd int) (*net.UnixListener, error) {
+	syscall.CloseOnExec(fd)
+	f := os.NewFile(uintptr(fd), socketFile)
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("go on with the control socket: %w", err)
+	}
+	u, ok := ln.(*net.UnixListener)
+	if !ok {
+		return nil, errors.New("go on with the control socket: it is another kind of socket")
+	}
+	u.SetUnlinkOnClose(true)
+	return u, nil
+}
+
 // checkDir wants a directory that only this user can enter: where the kernel does
 // not say who calls, nothing else keeps strangers out.
 func checkDir(dir string) error {
@@ -141,6 +164,8 @@ func checkDir(dir string) error {
 // control answers clients for an engine.
 type control struct {
 	engine   *Local
+	ln       *net.UnixListener
+	succeed  *succession // nil: no program can take this one's place
 	stop     context.CancelFunc
 	slots    chan struct{}
 	handlers sync.WaitGroup
@@ -263,10 +288,32 @@ func (s *control) answer(ctx context.Context, q request) (a response, err error)
 		*a.Vitals, err = s.engine.Vitals(ctx)
 	case q.Stop != nil:
 		err = s.engine.Clear(ctx)
+	case q.Upgrade != nil:
+		err = s.upgrade(ctx, *q.Upgrade)
 	default:
 		err = errors.New("the request asks for nothing that this engine knows")
 	}
 	return a, err
+}
+
+// upgrade puts a program in the place of this one. It returns only if that fails,
+// and everything goes on as before.
+func (s *control) upgrade(ctx context.Context, program string) error {
+	if s.succeed == nil {
+		return errors.New("this engine is a part of the server: restart that")
+	}
+	var control int
+	c, err := s.ln.SyscallConn()
+	if err == nil {
+		err = c.Control(func(fd uintptr) { control = int(fd) })
+	}
+	if err != nil {
+		return fmt.Errorf("hand over the control socket: %w", err)
+	}
+	return s.engine.handOver(func(h *handover) error {
+		h.Control = control
+		return s.succeed.try(ctx, program, h)
+	}, func(h *handover) error { return s.succeed.take(program, h) })
 }
 
 // exec starts a command with the client's descriptors and leaves the connection to

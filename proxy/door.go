@@ -80,10 +80,10 @@ func (d *door) open(ctx context.Context) (filtered bool, err error) {
 	if d.protocol == verdict.UDP {
 		serve, o.Packet = e.forwarder.Packets, true
 	}
-	fd, err := e.driver.Bind(ctx, d.network, d.at, o)
+	fd, err := e.bind(ctx, d.network, d.at, o)
 	if err != nil && o.Filter != nil { // it may be too much for the kernel
 		o.Filter = nil
-		fd, err = e.driver.Bind(ctx, d.network, d.at, o)
+		fd, err = e.bind(ctx, d.network, d.at, o)
 	}
 	if err == nil {
 		d.listener, err = serve(fd, d)
@@ -125,10 +125,7 @@ func (d *door) Admit(f *forward.Flow) forward.Session {
 	if g.rules != nil {
 		s.verdict = g.rules.filter.Load().Explain(verdict.Flow{Source: s.source.Addr(), Protocol: d.protocol, Port: s.address.Port()})
 	}
-	f.Idle, f.Sum, f.Limits = g.idle, &d.tally.bytes, g.limits
-	if d.protocol == verdict.UDP && g.pool.learns() {
-		f.Reply = s.reply
-	}
+	s.equip(f)
 	switch {
 	case f.Reason() != "":
 	case !s.verdict.Accept:
@@ -149,6 +146,14 @@ func (d *door) Admit(f *forward.Flow) forward.Session {
 	}
 	d.note(f, s)
 	return nil
+}
+
+// equip sets what the gate says of a flow.
+func (s *session) equip(f *forward.Flow) {
+	f.Idle, f.Sum, f.Limits = s.gate.idle, &s.door.tally.bytes, s.gate.limits
+	if s.door.protocol == verdict.UDP && s.gate.pool.learns() {
+		f.Reply = s.reply
+	}
 }
 
 // Next implements [forward.Session].

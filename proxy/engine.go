@@ -32,6 +32,8 @@ type Config struct {
 	Portable     bool             // the forwarder for every system, also where there is a better one
 	Lookup       Lookup           // of servers' names; nil: this machine's resolver
 	Window       time.Duration    // that a flow which goes on gets a record for; 0 means 10 minutes
+	inherited    *handover        // of the program that had this process before; nil: none
+	succeed      *succession      // how another takes it; nil: not at all
 	Now          func() time.Time // for the times in records and facts; nil: time.Now
 }
 
@@ -92,6 +94,7 @@ type Local struct {
 	rulesOf     index[string, string] // by security group
 	namedIn     index[string, string] // server groups by name
 	inNetwork   index[string, object] // by network: what may listen in it
+	sockets     map[heldSocket]int    // of the program before, until they are taken
 	closed      index[object, *door]  // by owner: doors that are closed and have flows that live on
 	watches     map[string]*watch     // by network
 	unwatched   set[string]           // networks whose watch has to be adjusted
@@ -112,6 +115,10 @@ func New(cfg Config) (*Local, error) {
 		log.Error("read state", "dir", cfg.Dir, "err", err)
 	case err != nil:
 		return nil, err
+	}
+	if h := cfg.inherited; h != nil && (damaged || kept.Generation != h.State.Generation) {
+		kept, damaged = h.State, false
+		st.forget()
 	}
 	records, err := openRecords(cfg)
 	if err != nil {
@@ -138,6 +145,7 @@ func New(cfg Config) (*Local, error) {
 		rulesOf:      index[string, string]{},
 		inNetwork:    index[string, object]{},
 		closed:       index[object, *door]{},
+		sockets:      map[heldSocket]int{},
 		watches:      map[string]*watch{},
 		unwatched:    set[string]{},
 		namedIn:      index[string, string]{},
@@ -155,12 +163,17 @@ func New(cfg Config) (*Local, error) {
 		e.forwarder = forward.NewGoroutines(cfg.Driver, log)
 	} else if e.forwarder, err = forward.New(cfg.Driver, loops(), log); err != nil {
 		st.close()
-		_ = records.Close()
-		return nil, err
+		return nil, errors.Join(err, records.Close())
 	}
 
 	e.applying.Lock() // changes wait until leftovers are swept
-	e.work.Go(func() { e.rebuild(damaged) })
+	e.mu.Lock()
+	w := e.adopt(Change{Set: e.snapshot}) //nolint:contextcheck // it lives as long as the engine
+	if cfg.inherited != nil {
+		e.inherit(cfg.inherited, w)
+	}
+	e.mu.Unlock()
+	e.work.Go(func() { e.rebuild(w, damaged) })
 	e.work.Go(e.sampleSeries)
 	e.work.Go(func() { e.recordWindows(cmp.Or(cfg.Window, defaultWindow)) })
 	return e, nil
@@ -171,9 +184,8 @@ func loops() int { return min(runtime.NumCPU(), loopsMost) }
 
 // rebuild makes what the state remembers, and then repairs what fails for as long
 // as the engine lives. After damage nothing is swept: what is there may be wanted.
-func (e *Local) rebuild(damaged bool) {
+func (e *Local) rebuild(w *work, damaged bool) {
 	e.mu.Lock()
-	w := e.adopt(Change{Set: e.snapshot})
 	keep := e.snapshot.Networks
 	e.mu.Unlock()
 	if !damaged {
@@ -185,6 +197,7 @@ func (e *Local) rebuild(damaged bool) {
 	}
 	e.applying.Unlock()
 	e.follow(w)
+	e.dropSockets()
 	e.repair()
 }
 

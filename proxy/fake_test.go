@@ -210,6 +210,10 @@ func (d *fake) Start(_ context.Context, network, attachment string, c vpc.Comman
 	return d.start(network, attachment, c)
 }
 
+func (d *fake) Resume(string, string, func(int)) bool { return false }
+
+func (d *fake) Inheritance() vpc.Inheritance { return host.Inheritance() }
+
 func (d *fake) Capabilities() vpc.Capabilities {
 	return vpc.Capabilities{Mode: "fake", Reason: "a test"}
 }

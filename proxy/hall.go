@@ -97,7 +97,7 @@ func (h *hall) lead(ctx context.Context, ports ...vpc.Ports) error {
 	if h.listener != nil {
 		return nil
 	}
-	fd, err := e.driver.Bind(ctx, h.network, vpc.Lobby, vpc.SocketOptions{})
+	fd, err := e.bind(ctx, h.network, vpc.Lobby, vpc.SocketOptions{})
 	if err == nil {
 		h.listener, err = e.forwarder.AcceptRedirected(fd, h)
 	}

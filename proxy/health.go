@@ -155,6 +155,9 @@ func (e *Local) adoptCheck(g *serverGroup, s *server) {
 		return
 	}
 	knew := e.stopCheck(s)
+	if s.before != "" {
+		knew, s.before = s.before, ""
+	}
 	switch {
 	case !reached:
 		s.know(Unhealthy, nameRefused)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,7 @@ func newInstallation() string { return fmt.Sprintf("p%06x", time.Now().UnixNano(
 //
 //	echo PORT         serve an echo at the attachment's address
 //	say ADDR TEXT     connect, send TEXT, end, and print what comes back
+//	bulk ADDR MIB     connect, send so much, end, and print whether it all came back
 //	stream ADDR       connect and echo without a pause until the end; print how that came
 func workload(args []string) int {
 	fail := func(err error) int {
@@ -131,6 +133,28 @@ func workload(args []string) int {
 		if _, err := io.Copy(os.Stdout, c); err != nil {
 			return fail(err)
 		}
+	case "bulk":
+		mib, err := strconv.Atoi(args[2])
+		if err != nil {
+			return fail(err)
+		}
+		whole := func() io.Reader { return io.LimitReader(proxytest.NewPattern(3), int64(mib)<<20) }
+		sent := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(onlyWriter{c}, whole())
+			if err == nil {
+				err = c.(*net.TCPConn).CloseWrite()
+			}
+			sent <- err
+		}()
+		got := proxytest.SumOf(c)
+		if err := <-sent; err != nil {
+			return fail(err)
+		}
+		if got != proxytest.SumOf(whole()) {
+			return fail(fmt.Errorf("sum %s", got))
+		}
+		_, _ = fmt.Fprintln(os.Stdout, "all of it")
 	case "stream":
 		for first := true; ; first = false {
 			if err := echo(c, "a line that comes back"); err != nil {

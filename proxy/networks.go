@@ -197,6 +197,9 @@ func (e *Local) startCommand(id string, a *attachment) {
 	}
 	c.Exited = func(code int) { ended(fmt.Errorf("exit code %d", code)) }
 	network := a.network
+	if e.driver.Resume(network, id, c.Exited) {
+		return
+	}
 	e.commands.Go(func() {
 		if err := e.driver.Start(e.life, network, id, c); err != nil {
 			ended(err)

@@ -50,6 +50,10 @@ type StartConfig struct {
 	Log          *slog.Logger  // nil: slog.Default()
 	Window       time.Duration // that flows which go on get a record for; 0 means 10 minutes
 	Program      string        // that is run as "PROGRAM engine …"; empty: this one
+
+	// Of the process that is an engine.
+	lock      *os.File
+	inherited *handover
 }
 
 // Process is the engine of an installation, watched: when it dies it is started
@@ -174,6 +178,9 @@ func (p *Process) watch() {
 		if time.Since(began) > settledAfter {
 			wait = 0
 		}
+		if _, err := p.Status(p.watched); err == nil {
+			continue // another program has taken its place
+		}
 		p.cfg.Log.Warn("the engine is gone; starting it again", "after", wait)
 		for pause(p.watched, wait) == nil {
 			wait = min(max(2*wait, firstPause), lastPause)
@@ -226,9 +233,7 @@ func (p *Process) spawn(lock *os.File) (<-chan error, error) {
 			return nil, err
 		}
 	}
-	cmd := exec.Command(program, "engine", //nolint:noctx // it outlives this process
-		"-dir", p.cfg.Dir, "-mode", p.cfg.Mode, "-reason", p.cfg.Reason, "-installation", p.cfg.Installation,
-		"-window", p.cfg.Window.String(), "-lock", "3")
+	cmd := exec.Command(program, p.cfg.args("-lock", "3")...) //nolint:noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log // a file: a pipe would kill it after us
 	cmd.ExtraFiles = []*os.File{lock}
@@ -264,6 +269,13 @@ func (p *Process) lastWords() string {
 	return "; its log ends with:\n" + string(b)
 }
 
+// args are those of the program that is an engine as c says.
+func (c *StartConfig) args(more ...string) []string {
+	return append([]string{
+		"engine", "-dir", c.Dir, "-mode", c.Mode, "-reason", c.Reason, "-installation", c.Installation, "-window", c.Window.String(),
+	}, more...)
+}
+
 // EngineMain is the hidden subcommand "engine". It serves until SIGTERM or SIGINT,
 // which leave the networks for the next engine, or until a client asks it to stop.
 // It returns the exit code.
@@ -276,11 +288,22 @@ func EngineMain(args []string, version string) int {
 	flags.StringVar(&cfg.Installation, "installation", "", "id of the installation")
 	flags.DurationVar(&cfg.Window, "window", 0, "that flows which go on get a record for")
 	inherited := flags.Int("lock", -1, "descriptor of the lock, if it is held already")
+	resume := flags.Int("resume", -1, "descriptor of what the program before handed over")
+	check := flags.Bool("check", false, "only say whether this program could go on with what standard input has")
 	if err := flags.Parse(args); err != nil || cfg.Dir == "" {
 		return 2
 	}
+	if *check {
+		return checkHandover(os.Stdin)
+	}
 	var lock *os.File
 	var err error
+	if *resume >= 0 {
+		if cfg.inherited, err = readHandover(os.NewFile(uintptr(*resume), "handover")); err != nil {
+			cfg.Log.Error("read what was handed over", "err", err)
+			return 1
+		}
+	}
 	if *inherited >= 0 {
 		syscall.CloseOnExec(*inherited) // or commands would hold it
 		lock = os.NewFile(uintptr(*inherited), lockFile)
@@ -293,6 +316,7 @@ func EngineMain(args []string, version string) int {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // not Ignore, which commands would inherit
+		cfg.lock = lock
 		err = runEngine(ctx, cfg)
 	}
 	if err != nil {
@@ -304,16 +328,22 @@ func EngineMain(args []string, version string) int {
 
 // runEngine serves until ctx ends or a client asks the engine to stop.
 func runEngine(ctx context.Context, cfg StartConfig) error {
-	driver, err := vpc.New(vpc.Config{ //nolint:contextcheck // it ends with Close
-		Installation: cfg.Installation, Mode: cfg.Mode, Reason: cfg.Reason, Log: cfg.Log,
-	})
+	made := vpc.Config{Installation: cfg.Installation, Mode: cfg.Mode, Reason: cfg.Reason, Log: cfg.Log}
+	if cfg.inherited != nil {
+		made.Inherited = &cfg.inherited.Driver
+	}
+	driver, err := vpc.New(made) //nolint:contextcheck // it ends with Close
 	if err != nil {
 		return fmt.Errorf("open the %s driver: %w", cfg.Mode, err)
 	}
 	cfg.Log.Info("engine starts", "pid", os.Getpid(), "version", cfg.Version, "mode", driver.Capabilities().Mode)
-	err = Serve(ctx, Config{
-		Driver: driver, Dir: cfg.Dir, Installation: cfg.Installation, Version: cfg.Version, Window: cfg.Window, Log: cfg.Log,
-	}, Socket(cfg.Dir))
+	engine := Config{
+		Driver: driver, Dir: cfg.Dir, Installation: cfg.Installation, Version: cfg.Version, Window: cfg.Window, Log: cfg.Log, inherited: cfg.inherited,
+	}
+	if cfg.lock != nil {
+		engine.succeed = &succession{cfg}
+	}
+	err = Serve(ctx, engine, Socket(cfg.Dir))
 	cfg.Log.Info("engine ends", "pid", os.Getpid())
 	return errors.Join(err, driver.Close())
 }

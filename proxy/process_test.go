@@ -29,10 +29,9 @@ func install(t *testing.T, mode string) (*proxy.Process, proxy.StartConfig) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)
 		defer cancel()
-		if err := proxy.StopEngine(ctx, cfg.Dir); err != nil && !errors.Is(err, proxy.ErrAway) {
+		if err := p.Stop(ctx); err != nil && !errors.Is(err, proxy.ErrAway) {
 			t.Errorf("stop: %v", err)
 		}
-		p.Close()
 		if t.Failed() {
 			log, _ := os.ReadFile(cfg.Dir + "/engine.log")
 			t.Logf("the engine's log:\n%s", log)

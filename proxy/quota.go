@@ -51,6 +51,9 @@ func (c *ceiling) admit() bool {
 	return true
 }
 
+// enter takes a flow that was admitted elsewhere.
+func (c *ceiling) enter() { c.live.Add(1) }
+
 func (c *ceiling) leave() { c.live.Add(-1) }
 
 // listenerQuota is that of a listener in a zone.
@@ -106,6 +109,17 @@ func (q quota) admit() (refused string) {
 		return ReasonCPS
 	}
 	return ""
+}
+
+// enter counts a flow that the program before admitted.
+func (q quota) enter() {
+	if q.listener == nil {
+		return
+	}
+	q.listener.connections.enter()
+	if q.endpoint != nil {
+		q.endpoint.enter()
+	}
 }
 
 func (q quota) leave() {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,6 +94,33 @@ func (r *Remote) Vitals(ctx context.Context) (Vitals, error) {
 func (r *Remote) Stop(ctx context.Context) error {
 	_, err := r.call(ctx, request{Stop: new(struct{})})
 	return err
+}
+
+// Upgrade puts a program in the place of the engine's, with its networks, listeners,
+// flows and commands, and returns the status of the one that answers then. If the
+// program cannot take over, nothing has changed.
+func (r *Remote) Upgrade(ctx context.Context, program string) (Status, error) {
+	was, err := r.Status(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	c, err := r.dial(ctx) // a new one: the request must not be made twice
+	if err != nil {
+		return Status{}, err
+	}
+	_, err = r.converse(ctx, c, request{Upgrade: &program})
+	if !errors.Is(err, ErrAway) {
+		return Status{}, cmp.Or(err, errors.New("the engine neither refused nor hung up"))
+	}
+	for {
+		is, err := r.Status(ctx)
+		if err == nil && !is.Started.Equal(was.Started) {
+			return is, nil
+		}
+		if pause(ctx, answerPoll) != nil {
+			return Status{}, fmt.Errorf("wait for the engine to answer again: %w", cmp.Or(err, ctx.Err()))
+		}
+	}
 }
 
 // Exec runs a command inside an attachment with the caller's standard input, output

@@ -109,7 +109,12 @@ func (e *Local) drain(s *server, seconds int, w *work) {
 		w.parting = append(w.parting, s.flows.end(ReasonRemoved))
 		return
 	}
-	e.draining[s] = time.AfterFunc(time.Duration(seconds)*time.Second, func() {
+	e.drainUntil(s, time.Now().Add(time.Duration(seconds)*time.Second))
+}
+
+func (e *Local) drainUntil(s *server, end time.Time) {
+	s.drained = end
+	e.draining[s] = time.AfterFunc(time.Until(end), func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.draining[s] != nil {

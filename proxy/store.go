@@ -117,6 +117,9 @@ func decodeState(b []byte) (state, error) {
 	if err := json.Unmarshal(b, &st); err != nil {
 		return state{}, fmt.Errorf("%w: snapshot: %w", errDamaged, err)
 	}
+	if st.Format > storeFormat {
+		return state{}, fmt.Errorf("read snapshot: it has format %d, of a newer version; this one reads %d", st.Format, storeFormat)
+	}
 	if st.Format != storeFormat {
 		return state{}, fmt.Errorf("%w: snapshot of format %d, this engine reads %d", errDamaged, st.Format, storeFormat)
 	}
@@ -169,6 +172,14 @@ func decodeEntry(line []byte) (e entry, err error) {
 		return e, errors.New("wrong checksum")
 	}
 	return e, json.Unmarshal(b, &e)
+}
+
+// forget makes the next change write the whole snapshot: what is on disk is not what
+// the engine goes on from.
+func (s *store) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = true
 }
 
 // append keeps a change; on return it is on disk. now gives the snapshot with the

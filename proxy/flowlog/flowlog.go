@@ -126,6 +126,13 @@ func (l *Log) Close() error {
 	return nil
 }
 
+// Flush writes out what is queued.
+func (l *Log) Flush() {
+	l.files.Lock()
+	defer l.files.Unlock()
+	l.flush()
+}
+
 // Stats says how the log does.
 func (l *Log) Stats() Stats {
 	l.files.Lock()

@@ -92,6 +92,7 @@ type loop struct {
 	bell   int // an eventfd that ends a wait
 	thread vpc.Thread
 	over   bool
+	frozen bool // it accepts nothing
 
 	mu     sync.Mutex
 	posted []func()

@@ -91,6 +91,9 @@ func (a *acceptor) Close() {
 // ready accepts. After an error, such as out of descriptors, the loop looks away
 // for a while, so that it does not spin.
 func (a *acceptor) ready(l *loop, _ uint32) {
+	if l.frozen {
+		return
+	}
 	for range acceptsOnce {
 		l.size = unix.SizeofSockaddrAny
 		fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(a.fd), uintptr(unsafe.Pointer(&l.addr)), uintptr(unsafe.Pointer(&l.size)),
@@ -605,7 +608,7 @@ func (e *side) resize(rate int64) {
 	}
 	half := int32(size / 2) // the kernel doubles it
 	if setOption(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, half) != 0 {
-		setOption(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, half) // as far as the host allows
+		_ = setOption(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, half) // as far as the host allows
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/net/bpf"
 )
@@ -26,6 +28,7 @@ type Config struct {
 	Mode         string       // one of the modes above; empty means auto
 	Reason       string       // why no stronger mode was taken, for Capabilities
 	Dir          string       // where commands start that name no directory; empty means /
+	Inherited    *Inheritance // of the program that had this process before; nil: none
 	Exec         string       // this program, which is run again as the shim; empty means itself
 	Log          *slog.Logger // nil means the default
 }
@@ -136,6 +139,14 @@ type Driver interface {
 	// Command can be started, on its part of 127/8; others get ErrNoExec.
 	Start(ctx context.Context, network, attachment string, c Command) error
 
+	// Resume finds a command of the engine's own that a former engine started in the
+	// attachment, see Config.Inherited, and calls exited once with its exit code. It
+	// is false if there is none.
+	Resume(network, attachment string, exited func(code int)) bool
+	// Inheritance is what the program that takes this process's place needs to go on
+	// with the networks and commands.
+	Inheritance() Inheritance
+
 	// Capabilities names what this driver can and cannot do.
 	Capabilities() Capabilities
 	// Close ends the driver's threads. Namespaces stay if they can outlive it.
@@ -185,6 +196,28 @@ type Thread interface {
 	Leave() error
 	// Close lets go of what the thread holds, not of the thread.
 	Close()
+}
+
+// Inheritance is what a driver leaves to the next one in the same process. Its
+// descriptors have to stay open across the exec.
+type Inheritance struct {
+	Namespaces map[string]int `json:"namespaces,omitempty"` // that nothing but a descriptor holds, by the name of their pin
+	Life       [2]int         `json:"life"`                 // the two ends of the pipe that commands live by
+	Commands   []Running      `json:"commands,omitempty"`   // children of the process
+}
+
+// Descriptors lists those that have to stay open.
+func (i Inheritance) Descriptors() []int {
+	return append(slices.Collect(maps.Values(i.Namespaces)), i.Life[0], i.Life[1])
+}
+
+// Running is a shim that runs.
+type Running struct {
+	PID        int    `json:"pid"`
+	Network    string `json:"network"`
+	Attachment string `json:"attachment"`
+	Own        bool   `json:"own,omitempty"`  // the engine's own command, not a client's
+	Life       bool   `json:"life,omitempty"` // it ends with the engine
 }
 
 // Command to run inside an attachment.

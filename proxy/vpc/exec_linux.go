@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -38,6 +39,7 @@ func (d *namespaces) Start(_ context.Context, network, attachment string, c Comm
 		marks: marks(d.Installation, network, attachment, a.Address),
 	}
 	ended := func() {}
+	running := Running{Network: network, Attachment: attachment, Own: c.Control == nil}
 	// In a user namespace the attachment ends with the engine, and so does the command.
 	if c.Control == nil || d.Mode == ModeUserns {
 		if s.life, ended, err = d.life.take(); err != nil {
@@ -52,7 +54,13 @@ func (d *namespaces) Start(_ context.Context, network, attachment string, c Comm
 			err = dropCapabilities(c.Capable)
 		}
 		if err == nil {
-			err = s.start(ended) // forks from this thread, and so inside
+			err = s.start(func(pid int) {
+				running.PID, running.Life = pid, s.life != nil
+				d.began(running)
+			}, func() {
+				d.ended(running.PID)
+				ended()
+			}) // forks from this thread, and so inside
 		}
 		started <- err
 	}()
@@ -61,6 +69,103 @@ func (d *namespaces) Start(_ context.Context, network, attachment string, c Comm
 		return fmt.Errorf("start a command in attachment %s: %w", attachment, err)
 	}
 	return nil
+}
+
+// began and ended count the shims that run.
+func (d *namespaces) began(r Running) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running[r.PID] = r
+}
+
+func (d *namespaces) ended(pid int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.running, pid)
+}
+
+// inherit goes on with what a former driver in this process left.
+func (d *namespaces) inherit(in Inheritance) error {
+	d.life = inheritLifeline(in.Life)
+	for name, fd := range in.Namespaces {
+		ns, err := inheritNamespace(fd, name)
+		if err != nil {
+			return err
+		}
+		d.inherited[name] = ns
+	}
+	for _, r := range in.Commands {
+		p, err := os.FindProcess(r.PID)
+		if err != nil {
+			return fmt.Errorf("find command %d: %w", r.PID, err)
+		}
+		done := func() {}
+		if r.Life {
+			if _, done, err = d.life.take(); err != nil {
+				return err
+			}
+		}
+		d.running[r.PID] = r
+		exit := make(chan int, 1)
+		if r.Own {
+			d.resumable[[2]string{r.Network, r.Attachment}] = exit
+		}
+		go func() {
+			exit <- exitOf(p)
+			d.ended(r.PID)
+			done()
+		}()
+	}
+	return nil
+}
+
+// Resume implements [Driver].
+func (d *namespaces) Resume(network, attachment string, exited func(code int)) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := [2]string{network, attachment}
+	exit, ok := d.resumable[at]
+	if ok {
+		delete(d.resumable, at)
+		go func() { exited(<-exit) }()
+	}
+	return ok
+}
+
+// Inheritance implements [Driver].
+func (d *namespaces) Inheritance() Inheritance {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	in := Inheritance{
+		Namespaces: map[string]int{}, Commands: slices.Collect(maps.Values(d.running)),
+		Life: [2]int{descriptor(d.life.here), descriptor(d.life.there)},
+	}
+	if d.pins == nil {
+		for _, r := range d.networks {
+			if r.ns != nil {
+				in.Namespaces[routerPin(r.id)] = descriptor(r.ns.file)
+			}
+			for id, pl := range r.places {
+				if pl.ns != nil {
+					in.Namespaces[attachmentPin(r.id, id)] = descriptor(pl.ns.file)
+				}
+			}
+		}
+	}
+	return in
+}
+
+// descriptor is the number of f, which stays as it is: File.Fd would make it
+// blocking.
+func descriptor(f *os.File) (n int) {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return -1
+	}
+	if c.Control(func(fd uintptr) { n = int(fd) }) != nil {
+		return -1
+	}
+	return n
 }
 
 // dropCapabilities takes from the calling thread what the command, and the shim

@@ -328,13 +328,18 @@ func (d *loopback) Start(_ context.Context, network, attachment string, c Comman
 	err = shim{
 		Command: c, exec: d.Exec, directory: d.Dir, life: life,
 		marks: marks(d.Installation, network, attachment, at.Addr()),
-	}.start(ended)
+	}.start(func(int) {}, ended)
 	if err != nil {
 		ended()
 		return fmt.Errorf("start a command in attachment %s: %w", attachment, err)
 	}
 	return nil
 }
+
+// Resume finds nothing: the engine is part of the control plane, and ends with it.
+func (d *loopback) Resume(string, string, func(int)) bool { return false }
+
+func (d *loopback) Inheritance() Inheritance { return Inheritance{Life: [2]int{-1, -1}} }
 
 func (d *loopback) Close() error {
 	d.mu.Lock()

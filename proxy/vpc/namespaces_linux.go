@@ -33,7 +33,12 @@ type namespaces struct {
 
 	mu       sync.RWMutex // guards what is below and the fields of routers that say so
 	networks map[string]*router
+	running  map[int]Running // shims, by process
 	closed   bool
+
+	// Of the driver before, until somebody asks for it.
+	inherited map[string]*namespace    // by the name of their pin
+	resumable map[[2]string]<-chan int // exit codes of the engine's own commands, by network and attachment
 }
 
 // router is one network.
@@ -61,7 +66,10 @@ type place struct {
 }
 
 func newNamespaces(cfg Config) (_ Driver, err error) {
-	d := &namespaces{Config: cfg, networks: map[string]*router{}}
+	d := &namespaces{
+		Config: cfg, networks: map[string]*router{}, running: map[int]Running{},
+		inherited: map[string]*namespace{}, resumable: map[[2]string]<-chan int{},
+	}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -73,7 +81,12 @@ func newNamespaces(cfg Config) (_ Driver, err error) {
 			return nil, err
 		}
 	}
-	if d.life, err = newLifeline(); err != nil {
+	if cfg.Inherited != nil {
+		err = d.inherit(*cfg.Inherited)
+	} else {
+		d.life, err = newLifeline()
+	}
+	if err != nil {
 		return nil, err
 	}
 	if d.thread, err = startThread(); err != nil {
@@ -172,6 +185,15 @@ func (d *namespaces) Sweep(ctx context.Context, keep map[string]Network) error {
 			ids = append(ids, strings.TrimPrefix(name, "r-"))
 		}
 	}
+	d.mu.Lock()
+	for name, ns := range d.inherited {
+		network, _, _ := strings.Cut(name[len("r-"):], ".")
+		if _, ok := keep[network]; !ok {
+			ns.close()
+			delete(d.inherited, name)
+		}
+	}
+	d.mu.Unlock()
 	for _, id := range ids {
 		if _, ok := keep[id]; !ok {
 			d.Log.InfoContext(ctx, "remove leftover network", "network", id)
@@ -200,6 +222,9 @@ func (d *namespaces) Close() error {
 	}
 	d.closed = true
 	d.mu.Unlock()
+	for _, ns := range d.inherited {
+		ns.close()
+	}
 	d.life.cut() // ends commands of the engine's own, and in a user namespace all
 	if d.thread != nil {
 		d.thread.stop()
@@ -264,7 +289,13 @@ func (d *namespaces) openNS(ctx context.Context, name string) (*namespace, error
 			return ns, err
 		}
 	}
-	var ns *namespace
+	d.mu.Lock()
+	ns := d.inherited[name]
+	delete(d.inherited, name)
+	d.mu.Unlock()
+	if ns != nil {
+		return ns, nil
+	}
 	err := d.thread.in(ctx, nil, func() (err error) {
 		if ns, err = unshare(); err == nil && d.pins != nil {
 			err = d.pins.add(name)

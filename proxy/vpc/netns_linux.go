@@ -25,8 +25,18 @@ func openNamespace(path string) (*namespace, error) {
 	if err != nil {
 		return nil, err
 	}
+	return checkNamespace(f)
+}
+
+// inheritNamespace goes on with a namespace by its descriptor.
+func inheritNamespace(fd int, name string) (*namespace, error) {
+	unix.CloseOnExec(fd)
+	return checkNamespace(os.NewFile(uintptr(fd), name))
+}
+
+func checkNamespace(f *os.File) (*namespace, error) {
 	n := &namespace{file: f}
-	err = n.use(func(fd int) error {
+	err := n.use(func(fd int) error {
 		var fsys unix.Statfs_t
 		if err := unix.Fstatfs(fd, &fsys); err != nil {
 			return err
@@ -44,7 +54,7 @@ func openNamespace(path string) (*namespace, error) {
 	})
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", f.Name(), err)
 	}
 	return n, nil
 }

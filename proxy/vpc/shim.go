@@ -53,9 +53,9 @@ const (
 	shimLife
 )
 
-// start forks the shim from the calling thread, and calls ended once it has ended
-// and Exited has returned.
-func (s shim) start(ended func()) error {
+// start forks the shim from the calling thread, tells its process, and calls ended
+// once it has ended and Exited has returned.
+func (s shim) start(forked func(pid int), ended func()) error {
 	if len(s.Args) == 0 {
 		return errors.New("no command")
 	}
@@ -92,23 +92,28 @@ func (s shim) start(ended func()) error {
 	if err != nil {
 		return fmt.Errorf("run %s: %w", s.exec, err)
 	}
+	forked(pid)
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return err
 	}
 	go func() {
 		defer ended()
-		state, err := p.Wait()
-		if s.Control != nil || s.Exited == nil {
-			return
+		code := exitOf(p)
+		if s.Control == nil && s.Exited != nil {
+			s.Exited(code)
 		}
-		code := 128 + int(syscall.SIGKILL)
-		if err == nil && state.ExitCode() >= 0 {
-			code = state.ExitCode()
-		}
-		s.Exited(code)
 	}()
 	return nil
+}
+
+// exitOf waits for the end of a shim and returns its exit code.
+func exitOf(p *os.Process) int {
+	state, err := p.Wait()
+	if err == nil && state.ExitCode() >= 0 {
+		return state.ExitCode()
+	}
+	return 128 + int(syscall.SIGKILL)
 }
 
 // duplicates returns descriptors of files that fork may pass on; nil becomes the
@@ -301,6 +306,14 @@ func newLifeline() (*lifeline, error) {
 		return nil, err
 	}
 	return &lifeline{here: here, there: there}, nil
+}
+
+// inheritLifeline goes on with a lifeline by its descriptors.
+func inheritLifeline(fds [2]int) *lifeline {
+	for _, fd := range fds {
+		syscall.CloseOnExec(fd)
+	}
+	return &lifeline{here: os.NewFile(uintptr(fds[0]), "life"), there: os.NewFile(uintptr(fds[1]), "life")}
 }
 
 // take counts a command; ended is to be called when it has ended.
