@@ -28,6 +28,7 @@ func init() { runtime.LockOSThread() }
 const readHeaderTimeout = 10 * time.Second
 
 func main() {
+	shedProgram()
 	// The engine and the shim are started by our own processes, many times a minute
 	// even: they are not commands for people.
 	if len(os.Args) > 1 {

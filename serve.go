@@ -193,6 +193,7 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 	})
 	fmt.Fprint(out, greeting)
 	debug.FreeOSMemory() // migrations, password hashes and the demo took more than serving does
+	shedProgram()        // the same of its code
 	log.Info("serving", "url", public.String(), "network", mode, "database", databaseKind(c.database), "installation", installation, "version", version)
 	err = group.Wait()
 	if errors.Is(context.Cause(run), errStop) {

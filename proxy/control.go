@@ -250,11 +250,12 @@ func (s *control) handle(ctx context.Context, c *net.UnixConn) {
 		if err != nil {
 			answer = response{Fault: faultOf(err), Error: err.Error()}
 		}
-		if err := vpc.Send(c, answer); err != nil {
-			return // gone
-		}
+		err = vpc.Send(c, answer)
 		if q.Stop != nil && answer.Error == "" {
-			s.stop()
+			s.stop() // also if who asked for it is gone
+		}
+		if err != nil {
+			return
 		}
 	}
 }

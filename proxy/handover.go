@@ -188,7 +188,7 @@ func (e *Local) counters() (all []Counter) {
 func (s *session) held(h forward.Handover) heldFlow {
 	d := s.door
 	v := heldFlow{
-		Handover: h, heldPlace: d.place.held(), OwnerKind: d.owner.kind, Owner: d.owner.id, Zone: d.zone, Era: d.era,
+		Handover: h, heldPlace: d.held(), OwnerKind: d.owner.kind, Owner: d.owner.id, Zone: d.zone, Era: d.era,
 		Balancer: s.gate.balancer, Idle: s.flow.Idle, Seen: s.source, Asked: s.address, Verdict: s.verdict,
 	}
 	if s.stands.Load() {
