@@ -63,9 +63,9 @@ func listenControl(path string) (net.Listener, error) {
 	return net.Listen("unix", path) //nolint:noctx // it ends with the server
 }
 
-// serveControl answers commands until ctx ends. stop is called when one asks the
-// server to end for good.
-func serveControl(ctx context.Context, ln net.Listener, a *admin, stop func(), log *slog.Logger) error {
+// serveControl answers commands until ctx ends. end is called when one asks the
+// server to end, with why.
+func serveControl(ctx context.Context, ln net.Listener, a *admin, end func(why error), log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{operation}", func(w http.ResponseWriter, r *http.Request) {
 		f, ok := operations[r.PathValue("operation")]
@@ -96,7 +96,20 @@ func serveControl(ctx context.Context, ln net.Listener, a *admin, stop func(), l
 	})
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, os.Getpid(), nil)
-		stop()
+		end(errStop)
+	})
+	mux.HandleFunc("POST /upgrade", func(w http.ResponseWriter, r *http.Request) {
+		var program string
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&program)
+		if err == nil {
+			err = checkProgram(program)
+		}
+		if err != nil {
+			answer(w, http.StatusUnprocessableEntity, nil, err)
+			return
+		}
+		answer(w, http.StatusOK, os.Getpid(), nil)
+		end(&successor{program: program})
 	})
 	srv := &http.Server{
 		ReadHeaderTimeout: readHeaderTimeout,

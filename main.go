@@ -46,6 +46,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := root().ExecuteContext(ctx)
 	stop()
+	if next, ok := errors.AsType[*successor](err); ok {
+		err = next.run()
+	}
 	if code, ok := errors.AsType[exitCode](err); ok {
 		os.Exit(int(code))
 	}
@@ -74,7 +77,7 @@ func root() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	cmd.Flags().AddFlagSet(serve.Flags())
-	cmd.AddCommand(serve, execCommand(), stopCommand(), versionCommand())
+	cmd.AddCommand(serve, execCommand(), upgradeCommand(), stopCommand(), versionCommand())
 	cmd.AddCommand(adminCommands()...)
 	return cmd
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
 
 	"github.com/openprivatelink/openprivatelink/domain"
 	"github.com/openprivatelink/openprivatelink/handlers"
@@ -159,7 +160,7 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 	group, gctx := errgroup.WithContext(run)
 	group.Go(func() error { return loop.Run(gctx) })
 	group.Go(func() error { return console.Run(gctx) })
-	group.Go(func() error { return serveControl(gctx, control, a, func() { end(errStop) }, log) })
+	group.Go(func() error { return serveControl(gctx, control, a, func(why error) { end(why) }, log) })
 	group.Go(func() error { return keepHouse(gctx, store.System(), log) })
 	if metrics != nil {
 		group.Go(func() error { return serveMetrics(gctx, metrics, registry) })
@@ -171,14 +172,24 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 		return nil
 	})
 	group.Go(func() error {
-		select {
-		case s := <-signals:
-			if s != syscall.SIGTERM { // from a terminal, not from a service manager
-				end(errStop)
-			} else {
-				end(errRestart)
+		for gctx.Err() == nil {
+			select {
+			case s := <-signals:
+				switch {
+				case s == syscall.SIGTERM: // from a service manager
+					end(errRestart)
+				case s == syscall.SIGHUP && !term.IsTerminal(int(os.Stdin.Fd())): // from an administrator
+					next, err := upgradeInPlace(gctx, engine, log)
+					if err != nil {
+						log.Error("upgrade", "err", err)
+						continue
+					}
+					end(next)
+				default: // from a terminal
+					end(errStop)
+				}
+			case <-gctx.Done():
 			}
-		case <-gctx.Done():
 		}
 		return nil
 	})
@@ -202,6 +213,10 @@ func (c *config) serve(ctx context.Context, out, errOut io.Writer) error {
 		if serr := engine.Stop(grace); serr != nil {
 			return errors.Join(err, fmt.Errorf("stop the engine: %w", serr))
 		}
+	}
+	if next, ok := errors.AsType[*successor](context.Cause(run)); ok && err == nil {
+		next.listen = c.listen
+		return next
 	}
 	return err
 }

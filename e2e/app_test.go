@@ -184,9 +184,10 @@ type state struct {
 	Server int
 	URL    string
 	Engine struct {
-		PID   int    `json:"pid"`
-		Mode  string `json:"mode"`
-		Flows int    `json:"flows"`
+		PID     int       `json:"pid"`
+		Mode    string    `json:"mode"`
+		Flows   int       `json:"flows"`
+		Started time.Time `json:"started"`
 	}
 }
 

@@ -283,6 +283,49 @@ func TestBandwidth(t *testing.T) {
 	running(t, ended)
 }
 
+// An upgrade, asked for by a command and by a signal, cuts no transfer, and what is
+// decided after it holds for what is older.
+func TestUpgrade(t *testing.T) {
+	b := publishBookings(t)
+	b.accept()
+	ended := b.hold()
+	was := b.status()
+	out, err := b.command("upgrade")
+	if err != nil || !strings.Contains(out, "flows went on") || !strings.Contains(out, "starts again") {
+		t.Fatalf("upgrade: %v: %s", err, out)
+	}
+	running(t, ended)
+	if is := b.status(); is.Engine.PID != was.Engine.PID {
+		t.Errorf("the engine is process %d and was %d", is.Engine.PID, was.Engine.PID)
+	}
+	_, err = b.run1("shop-client", os.Args[0], "peer-dial", b.address)
+	if err != nil {
+		t.Errorf("a new connection after the upgrade: %v", err)
+	}
+	before := b.status().Engine.Started
+	if err := b.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if b.status().Engine.Started.Equal(before) {
+			return fmt.Errorf("the engine started at %v", before)
+		}
+		return nil
+	})
+	running(t, ended)
+	p := b.p
+	p.open(contoso + "/connections/" + b.endpoint + "/reject") // still signed in
+	p.press("Reject")
+	select {
+	case why := <-ended:
+		if !strings.Contains(why, "reset") {
+			t.Errorf("the transfer ended with %q, want a reset", why)
+		}
+	case <-time.After(patience):
+		t.Error("the transfer goes on after the rejection")
+	}
+}
+
 // TestUndo takes an acceptance back: what was opened meanwhile is reset.
 func TestUndo(t *testing.T) {
 	b := publishBookings(t)

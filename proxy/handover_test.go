@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/openprivatelink/openprivatelink/proxy"
+	"github.com/openprivatelink/openprivatelink/proxy/verdict"
 	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
@@ -74,6 +76,13 @@ func TestUpgrade(t *testing.T) {
 			}
 			p, _ := install(t, mode)
 			w := scene(t, p)
+			lb := w.shall.LoadBalancers[balancer]
+			lb.Listeners = append(slices.Clone(lb.Listeners), proxy.Listener{ID: "lsn-udp", Protocol: verdict.UDP, Port: w.port, ServerGroup: group})
+			w.shall.LoadBalancers[balancer] = lb
+			w.shall.Groups[firewall] = verdict.Group{ID: firewall, Rules: []verdict.Rule{
+				{ID: "sgr-1", Priority: 1, Policy: verdict.Accept, Protocol: verdict.All, Peer: range16},
+			}}
+			w.apply()
 			w.says(p.Remote, "before")
 			at := netip.AddrPortFrom(epH, w.port).String()
 			var running []task
@@ -85,13 +94,17 @@ func TestUpgrade(t *testing.T) {
 					t.Fatal(got)
 				}
 			}
+			packets := w.start(p.Remote, "datagrams", at)
+			if got := <-packets.first; got != "running" {
+				t.Fatal(got)
+			}
 			was := status(t, p)
 			server, err := os.ReadFile(childrenOf(was.PID))
 			if err != nil {
 				t.Fatal(err)
 			}
 			bulk := w.start(p.Remote, "bulk", at, "64")
-			for status(t, p).Flows != streams+1 {
+			for status(t, p).Flows != streams+2 {
 				time.Sleep(time.Millisecond)
 			}
 			self, err := os.Executable()
@@ -123,7 +136,7 @@ func TestUpgrade(t *testing.T) {
 			w.seen, w.since = proxy.Observations{}, 0
 			w.observe("counters that go on", func(proxy.Observations) bool {
 				c := w.counter(zoneH)
-				return c.Active == streams && c.Flows >= streams+4 && c.In > 64<<20 && c.Out > 64<<20
+				return c.Active == streams+1 && c.Flows >= streams+4 && c.In > 64<<20 && c.Out > 64<<20
 			})
 
 			w.carry(endpoint, false)
@@ -131,6 +144,9 @@ func TestUpgrade(t *testing.T) {
 				if got := <-k.last; !strings.Contains(got, "reset") {
 					t.Errorf("a stream ended with %q, want a reset", got)
 				}
+			}
+			if got := <-packets.last; got != "lost 0" && got != "lost 1" && got != "lost 2" {
+				t.Errorf("of the datagrams through two upgrades: %s, want one each at most", got)
 			}
 			w.carrying(endpoint, false)
 			revoked := 0
@@ -143,8 +159,8 @@ func TestUpgrade(t *testing.T) {
 					revoked++
 				}
 			}
-			if revoked != streams {
-				t.Errorf("%d records of revoked flows older than the upgrade, want %d: %+v", revoked, streams, page.Records)
+			if revoked != streams+1 {
+				t.Errorf("%d records of revoked flows older than the upgrade, want %d: %+v", revoked, streams+1, page.Records)
 			}
 			w.carry(endpoint, true)
 			w.says(p.Remote, "accepted again")

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -94,7 +95,9 @@ func newInstallation() string { return fmt.Sprintf("p%06x", time.Now().UnixNano(
 
 // workload is what tests run inside attachments.
 //
-//	echo PORT         serve an echo at the attachment's address
+//	echo PORT         serve an echo at the attachment's address, by TCP and UDP
+//	datagrams ADDR    send one datagram after the other, each when the one before came
+//	                  back or is lost, until four in a row are; print how many were before
 //	say ADDR TEXT     connect, send TEXT, end, and print what comes back
 //	bulk ADDR MIB     connect, send so much, end, and print whether it all came back
 //	stream ADDR       connect and echo without a pause until the end; print how that came
@@ -108,6 +111,20 @@ func workload(args []string) int {
 		if err != nil {
 			return fail(err)
 		}
+		packets, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp4", ln.Addr().String())
+		if err != nil {
+			return fail(err)
+		}
+		go func() {
+			b := make([]byte, 64<<10)
+			for {
+				n, from, err := packets.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = packets.WriteTo(b[:n], from)
+			}
+		}()
 		for {
 			c, err := ln.Accept()
 			if err != nil {
@@ -118,6 +135,9 @@ func workload(args []string) int {
 				proxytest.Echo(c.(*net.TCPConn))
 			}()
 		}
+	}
+	if args[0] == "datagrams" {
+		return datagrams(args[1])
 	}
 	c, err := (&net.Dialer{Timeout: soon}).Dial("tcp4", args[1])
 	if err != nil {
@@ -165,5 +185,35 @@ func workload(args []string) int {
 			}
 		}
 	}
+	return 0
+}
+
+func datagrams(to string) int {
+	c, err := net.Dial("udp4", to)
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stdout, err)
+		return 1
+	}
+	defer c.Close()
+	lost, row := 0, 0
+	b := make([]byte, 8)
+	for n := uint64(1); row < 4; n++ {
+		_, _ = c.Write(binary.BigEndian.AppendUint64(nil, n))
+		_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		for {
+			if _, err = c.Read(b); err != nil || binary.BigEndian.Uint64(b) == n {
+				break // another is late
+			}
+		}
+		if err != nil {
+			lost, row = lost+1, row+1
+		} else {
+			row = 0
+		}
+		if n == 100 {
+			_, _ = fmt.Fprintln(os.Stdout, "running")
+		}
+	}
+	_, _ = fmt.Fprintln(os.Stdout, "lost", lost-row)
 	return 0
 }
