@@ -101,6 +101,26 @@ func TestTornJournal(t *testing.T) {
 	}
 }
 
+// A version that is put back leaves alone what a later one has written.
+func TestNewerFormatIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, snapshotFile)
+	newer := []byte(`{"format":2,"shape":"unknown"}`)
+	if err := os.WriteFile(file, newer, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openStore(dir); err == nil || errors.Is(err, errDamaged) {
+		t.Fatalf("got %v, want a refusal", err)
+	}
+	if b, err := os.ReadFile(file); err != nil || !bytes.Equal(b, newer) {
+		t.Errorf("the file is %q now, %v", b, err)
+	}
+	h := handover{Format: handoverFormat + 1, Version: "later"}
+	if err := h.check(); err == nil {
+		t.Error("a hand-over of a later version was not refused")
+	}
+}
+
 func TestDamageCarriesNothing(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"a byte within the journal": func(dir string) error { return flip(filepath.Join(dir, journalFile), 20) },
@@ -108,8 +128,8 @@ func TestDamageCarriesNothing(t *testing.T) {
 		"a journal without its snapshot": func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, snapshotFile), []byte(`{"format":1,"seq":7,"generation":7}`), 0o600)
 		},
-		"a newer format": func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, snapshotFile), []byte(`{"format":2}`), 0o600)
+		"an older format": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, snapshotFile), []byte(`{"format":0}`), 0o600)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
