@@ -2,6 +2,7 @@ package domain
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 
 	"github.com/go-gormigrate/gormigrate/v2"
@@ -35,7 +36,12 @@ func migrate(db *gorm.DB) error {
 	}
 	opts := *gormigrate.DefaultOptions
 	opts.UseTransaction = true
-	return gormigrate.New(db, &opts, all).Migrate()
+	opts.ValidateUnknownMigrations = true
+	err := gormigrate.New(db, &opts, all).Migrate()
+	if errors.Is(err, gormigrate.ErrUnknownPastMigration) {
+		return errors.New("the database was written by a newer version; run that one, or restore a backup from before")
+	}
+	return err
 }
 
 func postgresDialect(db *gorm.DB) bool { return db.Name() == "postgres" }

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -42,5 +43,21 @@ func TestSchemaMatchesModels(t *testing.T) {
 		for c := range have {
 			t.Errorf("table %s: column %s has no field", sch.Table, c)
 		}
+	}
+}
+
+// A version that is put back leaves alone what a later one has written.
+func TestNewerStoreIsRefused(t *testing.T) {
+	c := Config{Database: filepath.Join(t.TempDir(), "test.db")}
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.Exec("INSERT INTO migrations (id) VALUES ('9999_later')").Error; err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("got %v, want a refusal that says why", err)
 	}
 }
