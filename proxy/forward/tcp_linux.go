@@ -1,23 +1,14 @@
 package forward
 
 import (
-	"errors"
-	"net/netip"
 	"os"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
-
-	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
 const (
-	acceptsOnce = 16                     // connections that one event accepts
 	turnsOnce   = 16                     // reads of one direction, before others have their turn
 	fullReads   = 2                      // that turn a direction to splicing
 	unlimited   = 1 << 30                // credit of a flow without a limit, for one pump
@@ -25,136 +16,7 @@ const (
 	windowLeast = 64 << 10               // bytes
 	windowMost  = 6 << 20
 	steady      = 4 * bufferSize // bytes between two dry spells that keep it there
-
-	// A loop that has so many flows more than another, or an eighth of its own, gives
-	// new ones away.
-	imbalance = 1
 )
-
-// acceptor is a listening socket that all loops wait for; the kernel wakes one.
-type acceptor struct {
-	*Loops
-	fd         int
-	door       Door
-	redirected bool
-	failing    atomic.Bool
-}
-
-// Accept implements [Forwarder].
-func (f *Loops) Accept(fd int, door Door) (Listener, error) { return f.listen(fd, door, false) }
-
-// AcceptRedirected implements [Forwarder].
-func (f *Loops) AcceptRedirected(fd int, door Door) (Listener, error) {
-	return f.listen(fd, door, true)
-}
-
-func (f *Loops) listen(fd int, door Door, redirected bool) (Listener, error) {
-	if !f.files.take(1) {
-		unix.Close(fd)
-		return nil, unix.EMFILE
-	}
-	a := &acceptor{Loops: f, fd: fd, door: door, redirected: redirected}
-	errs := make(chan error, len(f.loops))
-	for _, l := range f.loops {
-		l.post(func() { errs <- l.add(fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, a) })
-	}
-	var err error
-	for range f.loops {
-		err = errors.Join(err, <-errs)
-	}
-	if err != nil {
-		a.Close()
-		return nil, err
-	}
-	return a, nil
-}
-
-// Filter implements [Listener].
-func (a *acceptor) Filter(program []bpf.RawInstruction) error { return vpc.SetFilter(a.fd, program) }
-
-// Close implements [Listener].
-func (a *acceptor) Close() {
-	var left sync.WaitGroup
-	for _, l := range a.loops {
-		left.Add(1)
-		l.post(func() {
-			defer left.Done()
-			l.forget(a.fd)
-			_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, a.fd, nil)
-		})
-	}
-	left.Wait()
-	unix.Close(a.fd)
-	a.files.release(1)
-}
-
-// ready accepts. After an error, such as out of descriptors, the loop looks away
-// for a while, so that it does not spin.
-func (a *acceptor) ready(l *loop, _ uint32) {
-	if l.frozen {
-		return
-	}
-	for range acceptsOnce {
-		l.size = unix.SizeofSockaddrAny
-		fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(a.fd), uintptr(unsafe.Pointer(&l.addr)), uintptr(unsafe.Pointer(&l.size)),
-			unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
-		switch errno {
-		case 0:
-			a.failing.Store(false)
-			l.welcome(a, int(fd), address(&l.addr))
-		case unix.EAGAIN:
-			return
-		case unix.EINTR, unix.ECONNABORTED:
-		default:
-			a.pause(l, errno)
-			return
-		}
-	}
-}
-
-func (a *acceptor) pause(l *loop, errno syscall.Errno) {
-	if !a.failing.Swap(true) {
-		l.log.Warn("accept", "err", errno)
-	}
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, a.fd, nil)
-	l.wheel.set(&timer{owner: &pause{acceptor: a, loop: l, turn: l.table[a.fd].turn}}, l.now+int64(acceptPause))
-}
-
-// pause is an acceptor that a loop looks away from.
-type pause struct {
-	*acceptor
-	loop *loop
-	turn uint32
-}
-
-func (p *pause) due(int64) {
-	l, fd := p.loop, p.fd
-	if at := l.table[fd]; at.handler != handler(p.acceptor) || at.turn != p.turn {
-		return // closed meanwhile
-	}
-	if err := l.add(fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, p.acceptor); err != nil {
-		l.log.Error("accept again", "err", err)
-	}
-}
-
-// address reads what the kernel wrote into a.
-func address(a *unix.RawSockaddrAny) netip.AddrPort {
-	switch a.Addr.Family {
-	case unix.AF_INET:
-		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(a))
-		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), bigEndian(in.Port))
-	case unix.AF_INET6:
-		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(a))
-		return netip.AddrPortFrom(netip.AddrFrom16(in.Addr).Unmap(), bigEndian(in.Port))
-	}
-	return netip.AddrPort{}
-}
-
-// bigEndian turns a port from or into the order of the network.
-func bigEndian(port uint16) uint16 {
-	b := (*[2]byte)(unsafe.Pointer(&port))
-	return uint16(b[0])<<8 | uint16(b[1])
-}
 
 // stream is a TCP flow. It belongs to one loop from its admission on.
 type stream struct {
@@ -206,47 +68,6 @@ func (s *side) direction() int {
 	return Out
 }
 
-// welcome begins a flow with a client that has connected.
-func (l *loop) welcome(a *acceptor, fd int, from netip.AddrPort) {
-	s := &stream{home: l, loop: l}
-	s.Source, s.Start, s.owner = from, time.Now(), s
-	s.sides = [2]side{{flow: s, fd: fd}, {flow: s, fd: -1}}
-	room := l.files.take(2)
-	if !room {
-		s.End(Descriptors)
-	}
-	if a.redirected {
-		s.Address = vpc.OriginalDestination(fd)
-	}
-	if s.session = a.door.Admit(&s.Flow); s.session == nil {
-		s.gone = true
-		if room {
-			l.files.release(2)
-		}
-		reset(fd)
-		return
-	}
-	s.loop = l.lightest()
-	s.loop.live.Add(1)
-	if s.loop == l {
-		s.begin()
-	} else {
-		s.loop.post(s.begin)
-	}
-}
-
-// lightest is the loop that shall have the next flow.
-func (l *loop) lightest() *loop {
-	to, least := l, l.live.Load()
-	least -= max(imbalance, least/8)
-	for _, o := range l.loops {
-		if n := o.live.Load(); n < least {
-			to, least = o, n
-		}
-	}
-	return to
-}
-
 // look runs on whatever goroutine ended the flow. Only the loop that accepted it
 // knows which one has it now.
 func (s *stream) look() {
@@ -275,145 +96,6 @@ func (s *stream) begin() {
 func (s *stream) watch(e *side) error {
 	const edge = 1 << 31 // EPOLLET
 	return s.loop.add(e.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLPRI|edge, e)
-}
-
-// dial tries one server after the other until a connect is under way.
-func (s *stream) dial() {
-	for s.Reason() == "" {
-		t, ok := s.session.Next(&s.Flow)
-		if !ok {
-			break
-		}
-		s.preface = t.Preface
-		err := s.connect(t)
-		if err == nil {
-			return
-		}
-		s.session.Failed(&s.Flow, err)
-	}
-	s.finish(Reset)
-}
-
-// connect begins to connect to t.
-func (s *stream) connect(t Target) error {
-	l := s.loop
-	l.wheel.set(&s.timer, l.now+int64(dialTimeout))
-	if t.Network == "" {
-		// Only threads that never left it make sockets in the host's namespace.
-		l.dials.Go(func() {
-			fd, err := socket(t)
-			if err == nil {
-				err = connect(fd, t.From, t.To)
-			}
-			l.post(func() {
-				if s.gone || err != nil {
-					if fd >= 0 {
-						closeFile(fd)
-					}
-					if !s.gone {
-						s.fail(err)
-					}
-					return
-				}
-				if err := s.connecting(fd); err != nil {
-					s.fail(err)
-				}
-			})
-		})
-		return nil
-	}
-	from, there, err := l.reach(t)
-	if err != nil {
-		return err
-	}
-	if err := l.enter(t.Network); err != nil {
-		return err
-	}
-	fd, err := socket(t)
-	if err != nil {
-		return err
-	}
-	if err := connect(fd, from, there); err != nil {
-		closeFile(fd)
-		return err
-	}
-	return s.connecting(fd)
-}
-
-// reach returns what a socket in t's network binds and connects to.
-func (l *loop) reach(t Target) (from netip.Addr, to netip.AddrPort, err error) {
-	if to, err = l.driver.Reach(t.Network, t.To); err != nil || !t.From.IsValid() {
-		return netip.Addr{}, to, err
-	}
-	here, err := l.driver.Reach(t.Network, netip.AddrPortFrom(t.From, 0))
-	return here.Addr(), to, err
-}
-
-// connecting waits for a connect that is under way.
-func (s *stream) connecting(fd int) error {
-	server := &s.sides[Out]
-	*server = side{flow: s, fd: fd}
-	if err := s.watch(server); err != nil {
-		closeFile(fd)
-		server.fd = -1
-		return err
-	}
-	return nil
-}
-
-// fail gives up the server that was tried and tries the next.
-func (s *stream) fail(err error) {
-	if server := &s.sides[Out]; server.fd >= 0 {
-		s.loop.forget(server.fd)
-		closeFile(server.fd)
-		server.fd = -1
-	}
-	s.session.Failed(&s.Flow, err)
-	s.dial()
-}
-
-func socket(t Target) (int, error) {
-	family := unix.AF_INET
-	if t.To.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, _, errno := syscall.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if errno != 0 {
-		return -1, os.NewSyscallError("socket", errno)
-	}
-	if errno := setOption(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); errno != 0 {
-		closeFile(int(fd))
-		return -1, os.NewSyscallError("setsockopt", errno)
-	}
-	return int(fd), nil
-}
-
-func connect(fd int, from netip.Addr, to netip.AddrPort) error {
-	if from.IsValid() {
-		// The port is chosen at connect, so that it may serve several destinations.
-		if errno := setOption(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); errno != 0 {
-			return os.NewSyscallError("setsockopt", errno)
-		}
-		if errno := withAddress(unix.SYS_BIND, fd, netip.AddrPortFrom(from, 0)); errno != 0 {
-			return os.NewSyscallError("bind", errno)
-		}
-	}
-	if errno := withAddress(unix.SYS_CONNECT, fd, to); errno != 0 && errno != unix.EINPROGRESS {
-		return os.NewSyscallError("connect", errno)
-	}
-	return nil
-}
-
-// withAddress makes a system call that takes a descriptor and an address.
-func withAddress(call uintptr, fd int, a netip.AddrPort) syscall.Errno {
-	if a.Addr().Is4() {
-		raw := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: bigEndian(a.Port()), Addr: a.Addr().As4()}
-		_, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&raw)), unsafe.Sizeof(raw))
-		return errno
-	}
-	raw := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: bigEndian(a.Port()), Addr: a.Addr().As16()}
-	_, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&raw)), unsafe.Sizeof(raw))
-	return errno
 }
 
 // ready takes the kernel's word about one side and does what has become possible.
@@ -459,17 +141,6 @@ func (e *side) ready(_ *loop, events uint32) {
 	if e.broken && !s.gone {
 		s.finish(Reset)
 	}
-}
-
-func connectError(fd int) error {
-	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && code != 0 {
-		err = syscall.Errno(code)
-	}
-	if err == nil {
-		err = unix.ECONNREFUSED
-	}
-	return os.NewSyscallError("connect", err)
 }
 
 // stand begins to copy: the server has answered.
