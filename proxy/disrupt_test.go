@@ -5,7 +5,9 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/openprivatelink/openprivatelink/proxy"
 	"github.com/openprivatelink/openprivatelink/proxy/proxytest"
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
+	"github.com/openprivatelink/openprivatelink/proxy/vpc"
 )
 
 // A change cuts nothing that it does not name: streams that never pause run through
@@ -57,6 +60,45 @@ func TestEditsCutNothing(t *testing.T) {
 	})
 }
 
+// Nor does a change of program, in the midst of them.
+func TestEditsAndUpgradeCutNothing(t *testing.T) {
+	const streams, edits = 1000, 50
+	if _, _, err := vpc.Probe(vpc.ModeNetns); err != nil {
+		t.Skip(err)
+	}
+	p, _ := install(t, vpc.ModeNetns)
+	w := scene(t, p)
+	w.says(p.Remote, "before")
+	w.until(0)
+	k := w.start(p.Remote, "streams", netip.AddrPortFrom(epH, w.port).String(), strconv.Itoa(streams))
+	if got := <-k.first; got != "running" {
+		t.Fatal(got)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for n := range edits {
+		w.shall = clone(w.shall)
+		w.edit(random, n)
+		w.apply()
+		if n != edits/2 {
+			continue
+		}
+		if _, err := p.Upgrade(t.Context(), self); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := status(t, p).Flows; got != streams {
+		t.Errorf("%d flows live, want %d", got, streams)
+	}
+	k.end()
+	if got := <-k.last; got != "" {
+		t.Errorf("cut: %s", got)
+	}
+}
+
 // serve2 connects the endpoint to two servers.
 func (w *world) serve2(handle proxytest.Handler) {
 	w.Helper()
@@ -84,8 +126,13 @@ func (w *world) edit(random *rand.Rand, n int) {
 		}}
 	case 3: // and away with it
 		delete(w.shall.Endpoints, fmt.Sprint("ep-other-", random.IntN(5)))
-	case 4: // more servers, other weights
-		w.servers(w.server(1, random.IntN(3)*50), w.server(2, random.IntN(3)*50), w.server(3, random.IntN(3)*50))
+	case 4: // one server more, other weights
+		list := slices.DeleteFunc(slices.Clone(w.shall.ServerGroups[group].Servers), func(s proxy.Server) bool { return s.ID == "srv-3" })
+		list = append(list, w.server(3, 0))
+		for i := range list {
+			list[i].Weight = random.IntN(3) * 50
+		}
+		w.servers(list...)
 	case 5: // health checks
 		g := w.shall.ServerGroups[group]
 		g.Health = proxy.HealthCheck{Enabled: random.IntN(2) == 0, Interval: 1 + random.IntN(3)}

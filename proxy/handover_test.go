@@ -21,6 +21,7 @@ import (
 type task struct {
 	first chan string // its first line
 	last  chan string // all that it printed after that, once it has ended
+	end   func()      // its standard input
 }
 
 func (w *world) start(r *proxy.Remote, args ...string) task {
@@ -29,7 +30,7 @@ func (w *world) start(r *proxy.Remote, args ...string) task {
 	if err != nil {
 		w.Fatal(err)
 	}
-	null, err := os.Open(os.DevNull)
+	input, ends, err := os.Pipe()
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -37,13 +38,13 @@ func (w *world) start(r *proxy.Remote, args ...string) task {
 	if err != nil {
 		w.Fatal(err)
 	}
-	k := task{first: make(chan string, 1), last: make(chan string, 1)}
+	k := task{first: make(chan string, 1), last: make(chan string, 1), end: func() { _ = ends.Close() }}
 	var running sync.WaitGroup
 	running.Go(func() {
-		defer null.Close()
+		defer input.Close()
 		_, err := r.Exec(w.Context(), proxy.ExecRequest{
 			Attachment: client, Args: append([]string{self, "workload"}, args...), Env: os.Environ(), Dir: "/",
-		}, [3]*os.File{null, in, in})
+		}, [3]*os.File{input, in, in})
 		if err != nil {
 			w.Error(err)
 		}
@@ -61,6 +62,7 @@ func (w *world) start(r *proxy.Remote, args ...string) task {
 		k.last <- strings.Join(rest, "\n")
 	})
 	w.Cleanup(running.Wait)
+	w.Cleanup(k.end)
 	return k
 }
 

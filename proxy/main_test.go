@@ -11,8 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,6 +104,11 @@ func newInstallation() string { return fmt.Sprintf("p%06x", time.Now().UnixNano(
 //	                  back or is lost, until four in a row are; print how many were before
 //	say ADDR TEXT     connect, send TEXT, end, and print what comes back
 //	bulk ADDR MIB     connect, send so much, end, and print whether it all came back
+//	hold ADDR N       connect N times and echo once on each; print how many were carried and
+//	                  reset; at the end of the input echo again, and print how many could
+//	streams ADDR N    echo on N connections without a pause until the input ends; print
+//	                  how many could not
+//	knock ADDR N      connect N times and leave without a word
 //	stream ADDR       connect and echo without a pause until the end; print how that came
 func workload(args []string) int {
 	fail := func(err error) int {
@@ -136,8 +145,18 @@ func workload(args []string) int {
 			}()
 		}
 	}
-	if args[0] == "datagrams" {
+	switch args[0] {
+	case "datagrams":
 		return datagrams(args[1])
+	case "hold", "streams", "knock":
+		n, err := strconv.Atoi(args[2])
+		if err == nil {
+			err = map[string]func(string, int) error{"hold": hold, "streams": streams, "knock": knock}[args[0]](args[1], n)
+		}
+		if err != nil {
+			return fail(err)
+		}
+		return 0
 	}
 	c, err := (&net.Dialer{Timeout: soon}).Dial("tcp4", args[1])
 	if err != nil {
@@ -216,4 +235,82 @@ func datagrams(to string) int {
 	}
 	_, _ = fmt.Fprintln(os.Stdout, "lost", lost-row)
 	return 0
+}
+
+func hold(to string, n int) error {
+	var held []net.Conn
+	reset := 0
+	for range n {
+		c, err := net.DialTimeout("tcp4", to, soon)
+		if err == nil {
+			_ = c.SetDeadline(time.Now().Add(soon))
+			if err = echo(c, "hello"); err != nil {
+				_ = c.Close()
+			}
+		}
+		switch {
+		case err == nil:
+			held = append(held, c)
+		case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+			reset++
+		default:
+			return err
+		}
+	}
+	_, _ = fmt.Fprintln(os.Stdout, len(held), reset)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	live := 0
+	for _, c := range held {
+		_ = c.SetDeadline(time.Now().Add(soon))
+		if echo(c, "still there") == nil {
+			live++
+		}
+		_ = c.Close()
+	}
+	_, _ = fmt.Fprintln(os.Stdout, live)
+	return nil
+}
+
+func streams(to string, n int) error {
+	var stop atomic.Bool
+	var started, ended sync.WaitGroup
+	errs := make([]error, n)
+	started.Add(n)
+	for i := range n {
+		ended.Go(func() {
+			c, err := net.DialTimeout("tcp4", to, soon)
+			if err == nil {
+				defer c.Close()
+				err = echo(c, "hello")
+			}
+			started.Done()
+			for err == nil && !stop.Load() {
+				_ = c.SetDeadline(time.Now().Add(soon))
+				err = echo(c, "a line that comes back")
+			}
+			errs[i] = err
+		})
+	}
+	started.Wait()
+	_, _ = fmt.Fprintln(os.Stdout, "running")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	stop.Store(true)
+	ended.Wait()
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) > 0 {
+		return fmt.Errorf("%d of %d, the first: %w", len(errs), n, errs[0])
+	}
+	return nil
+}
+
+func knock(to string, n int) error {
+	for range n {
+		c, err := net.DialTimeout("tcp4", to, soon)
+		if err != nil {
+			return err
+		}
+		_ = c.Close()
+	}
+	_, _ = fmt.Fprintln(os.Stdout, n)
+	return nil
 }

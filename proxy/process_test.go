@@ -21,7 +21,15 @@ import (
 // install starts an engine in a process of its own, with this program as its binary.
 func install(t *testing.T, mode string) (*proxy.Process, proxy.StartConfig) {
 	t.Helper()
-	cfg := proxy.StartConfig{Dir: socketDir(t), Mode: mode, Reason: "a test", Installation: newInstallation(), Version: "test", Log: quiet(t)}
+	return installAs(t, mode, "")
+}
+
+// installAs starts an engine with program as its binary.
+func installAs(t *testing.T, mode, program string) (*proxy.Process, proxy.StartConfig) {
+	t.Helper()
+	cfg := proxy.StartConfig{
+		Dir: socketDir(t), Mode: mode, Reason: "a test", Installation: newInstallation(), Version: "test", Log: quiet(t), Program: program,
+	}
 	p, err := proxy.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -342,6 +342,23 @@ func (w *world) carrying(id string, want bool) {
 	})
 }
 
+// until waits for so many flows of the engine.
+func (w *world) until(flows int64) {
+	w.Helper()
+	for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+		st, err := w.engine.Status(w.Context())
+		if err != nil {
+			w.Fatal(err)
+		}
+		if st.Flows == flows {
+			return
+		}
+		if time.Now().After(end) {
+			w.Fatalf("%d flows, want %d", st.Flows, flows)
+		}
+	}
+}
+
 func (w *world) counter(zone string) proxy.Counter {
 	for _, c := range w.seen.Counters {
 		if c.Zone == zone {
