@@ -2,8 +2,10 @@ package proxy_test
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -56,6 +58,59 @@ func TestEditsCutNothing(t *testing.T) {
 		}
 		if st, err := w.engine.Status(w.Context()); err != nil || st.Flows != streams {
 			w.Errorf("%d flows live, want %d (%v)", st.Flows, streams, err)
+		}
+	})
+}
+
+// Servers that reset and servers that never answer cost others nothing, and every end
+// is counted as what it was.
+func TestFailingServersCutNothing(t *testing.T) {
+	const flows = 50
+	each(t, func(w *world) {
+		w.connected(func(c *net.TCPConn) {
+			kind := make([]byte, 1)
+			if _, err := io.ReadFull(c, kind); err != nil {
+				return
+			}
+			switch kind[0] {
+			case 'r':
+				_ = c.SetLinger(0)
+			case 's':
+				_, _ = io.Copy(io.Discard, c)
+			default:
+				_, _ = c.Write(kind)
+				proxytest.Echo(c)
+			}
+		})
+		live := w.mustDial(epH)
+		w.echoes(live, "live")
+		var silent []net.Conn
+		for range flows {
+			for _, kind := range []string{"r", "s"} {
+				c := w.mustDial(epH)
+				if _, err := io.WriteString(c, kind); err != nil {
+					w.Fatal(err)
+				}
+				if kind == "r" {
+					w.isReset(c)
+				} else {
+					silent = append(silent, c)
+				}
+			}
+			w.echoes(live, "still there")
+		}
+		w.until(1 + flows)
+		for _, c := range silent {
+			_ = c.Close()
+		}
+		w.until(1)
+		w.echoes(live, "and after")
+		ended := map[string]int{}
+		for _, r := range w.records(2 * flows) {
+			ended[r.Reason]++
+		}
+		if ended[proxy.ReasonReset] != flows || ended[proxy.ReasonClosed] != flows {
+			w.Errorf("ends %v, want %d of either kind", ended, flows)
 		}
 	})
 }
