@@ -150,7 +150,7 @@ func TestOwnServices(t *testing.T) {
 		p.open(acme + "/services/" + service + "/add-accounts")
 		p.fill("Account IDs", "1000000000000042")
 		p.press("Add")
-		p.sees("1000000000000042")
+		p.sees("1 account added")
 		p.open(northwind + "/endpoints/new?service=" + service)
 		p.fill("Address", address)
 		p.press("Create endpoint")
