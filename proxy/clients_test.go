@@ -3,10 +3,16 @@ package proxy_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,6 +27,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/quic-go/quic-go"
 	"golang.org/x/net/websocket"
 
 	"github.com/openprivatelink/openprivatelink/proxy"
@@ -410,6 +417,99 @@ func TestWebSocket(t *testing.T) {
 		_ = c.Close()
 		if r := w.records(1)[0]; r.Reason != proxy.ReasonClosed || r.Protocol != verdict.TCP {
 			w.Errorf("record: %+v", r)
+		}
+	})
+}
+
+// A QUIC connection stays with its server, also when it goes on under ids that were
+// agreed on in secret; connections are spread.
+func TestQUIC(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"orders.example.com"}, NotAfter: time.Now().Add(time.Hour)}
+	certificate, err := x509.CreateCertificate(rand.Reader, named, named, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}}, NextProtos: []string{"echo"},
+		ServerName: "orders.example.com", InsecureSkipVerify: true,
+	}
+	patient := &quic.Config{HandshakeIdleTimeout: soon}
+	each(t, func(w *world) {
+		w.regroup(func(g *proxy.ServerGroup) { g.Scheduler = proxy.QUICConnectionHash })
+		w.packets(func(n int, c *net.UDPConn) {
+			transport := &quic.Transport{Conn: c}
+			ln, err := transport.Listen(config, patient)
+			if err != nil {
+				w.Fatal(err)
+			}
+			var serving sync.WaitGroup
+			serving.Go(func() {
+				for {
+					c, err := ln.Accept(context.Background())
+					if err != nil {
+						return
+					}
+					serving.Go(func() {
+						for {
+							s, err := c.AcceptStream(context.Background())
+							if err != nil {
+								return
+							}
+							serving.Go(func() {
+								_, _ = s.Write([]byte{byte(n)})
+								_, _ = io.Copy(s, s)
+								_ = s.Close()
+							})
+						}
+					})
+				}
+			})
+			w.Cleanup(func() { _ = transport.Close(); serving.Wait() })
+		}, nil, w.server(1, 1), w.server(2, 1), w.server(3, 1))
+
+		to, err := w.driver.Reach(consumer, netip.AddrPortFrom(epH, w.port))
+		if err != nil {
+			w.Fatal(err)
+		}
+		want := make([]byte, 64<<10)
+		_, _ = proxytest.NewPattern(9).Read(want)
+		servers := map[byte]bool{}
+		for range 16 {
+			transport := &quic.Transport{Conn: w.bind(consumer, netip.AddrPortFrom(epI, 0))}
+			w.Cleanup(func() { _ = transport.Close() })
+			c, err := transport.Dial(w.Context(), net.UDPAddrFromAddrPort(to), config, patient)
+			if err != nil {
+				w.Fatal(err)
+			}
+			var first byte
+			for n := range 3 {
+				s, err := c.OpenStreamSync(w.Context())
+				if err != nil {
+					w.Fatal(err)
+				}
+				_ = s.SetDeadline(time.Now().Add(soon))
+				var sending sync.WaitGroup
+				sending.Go(func() { _, _ = s.Write(want); _ = s.Close() })
+				got, err := io.ReadAll(s)
+				sending.Wait()
+				if err != nil || len(got) == 0 || !bytes.Equal(got[1:], want) {
+					w.Fatalf("got %d bytes that are not those sent, %v", len(got), err)
+				}
+				if n == 0 {
+					first = got[0]
+				} else if got[0] != first {
+					w.Errorf("stream %d came to server %d, the first to %d", n, got[0], first)
+				}
+			}
+			servers[first] = true
+			_ = c.CloseWithError(0, "")
+		}
+		if len(servers) < 2 { // with 3^-15 it is chance
+			w.Errorf("all connections came to %v", servers)
 		}
 	})
 }
