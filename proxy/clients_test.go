@@ -513,3 +513,22 @@ func TestQUIC(t *testing.T) {
 		}
 	})
 }
+
+// Datagrams that are more than the endpoint's bandwidth are lost on the way.
+func TestRealIperfPackets(t *testing.T) {
+	w := software(t, 1, "iperf3")
+	w.listeners(
+		proxy.Listener{ID: "lsn-1", Protocol: verdict.TCP, Port: w.port, ServerGroup: group}, // for control
+		proxy.Listener{ID: "lsn-2", Protocol: verdict.UDP, Port: w.port, ServerGroup: group},
+	)
+	w.shall.Groups[firewall] = verdict.Group{ID: firewall, Rules: []verdict.Rule{
+		{ID: "sgr-1", Priority: 1, Policy: verdict.Accept, Protocol: verdict.All, Peer: range16},
+	}}
+	const mbit, seconds = 10, 3
+	w.change(func(ep *proxy.Endpoint) { ep.Bandwidth = mbit })
+	w.daemon(1, "iperf3", "-s", "-B", seat(1).String(), "-p", fmt.Sprint(w.port))
+	got := w.iperf3("-u", "-b", fmt.Sprint(2*mbit, "M"), "-t", fmt.Sprint(seconds))
+	if rate := float64(got.Bytes) * 8 / 1e6 / got.Seconds; rate > mbit*1.1 || rate < mbit*0.75 { // less where the machine has no time
+		t.Errorf("%.2f Mbit/s received, want %d", rate, mbit)
+	}
+}
