@@ -27,6 +27,7 @@ type admin struct {
 	store *domain.Store
 	op    *domain.Operator
 	links func(path string) string // absolute URL of a path of the console
+	since time.Time
 
 	engine proxy.Engine // nil in a command
 }
@@ -35,6 +36,7 @@ func newAdmin(store *domain.Store, public *url.URL) *admin {
 	return &admin{
 		store: store,
 		op:    store.Local(domain.Actor{Kind: domain.ActorOperator, Name: "command line", Channel: "cli"}),
+		since: time.Now(),
 		links: func(path string) string { return strings.TrimSuffix(public.String(), "/") + path },
 	}
 }
@@ -75,7 +77,8 @@ type (
 		ID string
 	}
 	statusOut struct {
-		Server int    // pid
+		Server int // pid
+		Since  time.Time
 		URL    string // of the console
 		Engine proxy.Status
 	}
@@ -163,7 +166,7 @@ func (a *admin) status(ctx context.Context, _ none) (statusOut, error) {
 		return statusOut{}, errNoServer
 	}
 	st, err := a.engine.Status(ctx)
-	return statusOut{Server: os.Getpid(), URL: a.links("/"), Engine: st}, err
+	return statusOut{Server: os.Getpid(), Since: a.since, URL: a.links("/"), Engine: st}, err
 }
 
 // all reads every page of a list.

@@ -182,6 +182,7 @@ func (a *app) stop() {
 // state is what `openprivatelink status` says.
 type state struct {
 	Server int
+	Since  time.Time // when the server started
 	URL    string
 	Engine struct {
 		PID     int       `json:"pid"`

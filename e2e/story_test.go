@@ -302,13 +302,19 @@ func TestUpgrade(t *testing.T) {
 	if err != nil {
 		t.Errorf("a new connection after the upgrade: %v", err)
 	}
-	before := b.status().Engine.Started
+	var before state
+	eventually(t, func() error {
+		if before = b.status(); !before.Since.After(was.Since) {
+			return fmt.Errorf("the server runs since %v, and did before the upgrade", before.Since)
+		}
+		return nil
+	})
 	if err := b.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
-		if b.status().Engine.Started.Equal(before) {
-			return fmt.Errorf("the engine started at %v", before)
+		if is := b.status(); is.Engine.Started.Equal(before.Engine.Started) || !is.Since.After(before.Since) {
+			return fmt.Errorf("the engine started at %v, the server at %v", is.Engine.Started, is.Since)
 		}
 		return nil
 	})

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"errors"
+
 	"golang.org/x/net/bpf"
 
 	"github.com/openprivatelink/openprivatelink/proxy/verdict"
@@ -135,6 +137,7 @@ func (e *Local) adjustWatches() (idle []vpc.Watch) {
 				idle = append(idle, w.socket)
 			}
 			delete(e.watches, network)
+			delete(e.unwatched, network)
 			continue
 		}
 		var err error
@@ -148,11 +151,12 @@ func (e *Local) adjustWatches() (idle []vpc.Watch) {
 			}
 			err = w.socket.Filter(verdict.Refused(doors))
 		}
-		if err != nil { // refused connections are not recorded until something changes
-			e.log.Warn("watch", "network", network, "err", err)
+		if err == nil {
+			delete(e.unwatched, network)
+		} else if !errors.Is(err, vpc.ErrNoNetwork) { // which is about to be made
+			e.log.Warn("watch", "network", network, "err", err) // refused connections are not recorded until something changes
 		}
 	}
-	clear(e.unwatched)
 	return idle
 }
 
