@@ -98,6 +98,16 @@ type heldFlow struct {
 	Asked     netip.AddrPort `json:"asked"` // the address that it asked for
 	Verdict   verdict.Trace  `json:"verdict"`
 	Target    *heldTarget    `json:"target,omitempty"` // nil: none yet
+	From      netip.Addr     `json:"from,omitzero"`    // that it is reached from
+	Row       heldRow        `json:"row,omitzero"`
+}
+
+// heldRow is what the records of a flow say so far.
+type heldRow struct {
+	First   uint64    `json:"first"`
+	Since   time.Time `json:"since"`
+	Bytes   [2]int64  `json:"bytes"`
+	Packets [2]int64  `json:"packets"`
 }
 
 type heldTarget struct {
@@ -192,8 +202,11 @@ func (s *session) held(h forward.Handover) heldFlow {
 		Balancer: s.gate.balancer, Idle: s.flow.Idle, Seen: s.source, Asked: s.address, Verdict: s.verdict,
 	}
 	if s.stands.Load() {
-		v.Target = new(s.server.held())
+		v.Target, v.From = new(s.server.held()), s.from.local
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.Row = heldRow{s.row.first, s.row.since, s.row.moved.bytes, s.row.moved.packets}
 	return v
 }
 
@@ -298,7 +311,8 @@ func (e *Local) inheritFlow(f forward.Heritable, v heldFlow, servers map[heldTar
 	}
 	g := *d.gate.Load()
 	g.balancer, g.idle = v.Balancer, v.Idle
-	s := &session{door: d, gate: &g, source: v.Seen, address: v.Asked, verdict: v.Verdict}
+	s := &session{door: d, gate: &g, source: v.Seen, address: v.Asked, verdict: v.Verdict, from: origin{local: v.From}}
+	s.row = row{first: v.Row.First, since: v.Row.Since, moved: moved{v.Row.Bytes, v.Row.Packets}}
 	f.Adopt(v.Handover, d.listener, func(flow *forward.Flow) forward.Session {
 		s.flow = flow
 		s.equip(flow)

@@ -159,6 +159,9 @@ func TestUpgrade(t *testing.T) {
 			for _, r := range page.Records {
 				if r.Reason == proxy.ReasonRevoked && r.Start.Before(was.Started) && r.In > 0 && r.Server == "srv-1" {
 					revoked++
+					if !r.Local.IsValid() || (r.Protocol == verdict.UDP) != (r.PacketsIn > 0) {
+						t.Errorf("record of a flow that was handed over: %+v", r)
+					}
 				}
 			}
 			if revoked != streams+1 {

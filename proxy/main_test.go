@@ -53,6 +53,9 @@ func TestMain(m *testing.M) {
 			os.Exit(inUserNamespace())
 		}
 	}
+	if os.Getenv("GORACE") == "" { // the race detector holds each process for a second after its end, and us who wait for it
+		_ = os.Setenv("GORACE", "atexit_sleep_ms=0")
+	}
 	goleak.VerifyTestMain(m)
 }
 

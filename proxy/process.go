@@ -72,9 +72,9 @@ type Process struct {
 
 // Start finds the engine that serves cfg.Dir, or starts one, and returns once it
 // answers. The engine does not end with the caller, whose successor finds it; it
-// may then be of another version, which its Status says. It is not replaced: a
-// hand-over of its flows is not implemented yet. An engine of another mode or
-// installation is stopped, for it cannot become what cfg asks for.
+// may then be of another version, which its Status says; [Remote.Upgrade] replaces
+// it. An engine of another mode or installation is stopped, for it cannot become
+// what cfg asks for.
 func Start(ctx context.Context, cfg StartConfig) (*Process, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()

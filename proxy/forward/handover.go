@@ -39,8 +39,9 @@ type Handover struct {
 
 // Half is one direction of a [Handover].
 type Half struct {
-	Moved int64  `json:"moved"`          // bytes passed on so far
-	Rest  []byte `json:"rest,omitempty"` // read and not yet passed on
-	EOF   bool   `json:"eof,omitempty"`  // nothing more will be read
-	Shut  bool   `json:"shut,omitempty"` // and the other side has been told
+	Moved     int64  `json:"moved"`               // bytes passed on so far
+	Datagrams int64  `json:"datagrams,omitempty"` // of UDP
+	Rest      []byte `json:"rest,omitempty"`      // read and not yet passed on
+	EOF       bool   `json:"eof,omitempty"`       // nothing more will be read
+	Shut      bool   `json:"shut,omitempty"`      // and the other side has been told
 }

@@ -73,7 +73,9 @@ func (s *exchange) leave() Handover {
 		Packet: true, Source: s.Source, Start: s.Start, Quiet: time.Duration(s.at.loop.now - s.moved),
 		Client: -1, Server: s.fd, Preface: s.preface, Session: s.session,
 	}
-	h.In.Moved, h.Out.Moved = s.Moved[In].Load(), s.Moved[Out].Load()
+	for direction, half := range []*Half{&h.In, &h.Out} {
+		*half = Half{Moved: s.Moved[direction].Load(), Datagrams: s.Datagrams[direction].Load()}
+	}
 	return h
 }
 
@@ -172,8 +174,10 @@ func (p *packets) resume(h Handover, admit func(*Flow) Session) {
 	s := &exchange{at: p, fd: -1, preface: h.Preface}
 	s.Source, s.Start, s.owner = h.Source, h.Start, s
 	s.name, s.size = rawAddress(h.Source)
-	s.Moved[In].Store(h.In.Moved)
-	s.Moved[Out].Store(h.Out.Moved)
+	for direction, half := range []Half{h.In, h.Out} {
+		s.Moved[direction].Store(half.Moved)
+		s.Datagrams[direction].Store(half.Datagrams)
+	}
 	if !p.clients.add(s.Source, s) {
 		unix.Close(h.Server)
 		return
